@@ -1,0 +1,21 @@
+"""The border between files, which hold sRGB, and computation, which is in linear light (IEC 61966-2-1)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def srgb_to_linear(srgb: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Decodes sRGB in [0, 1] to linear light in [0, 1]."""
+    low = srgb / 12.92
+    high = ((jnp.maximum(srgb, 0.0) + 0.055) / 1.055) ** 2.4
+    return jnp.where(srgb <= 0.04045, low, high)
+
+
+def linear_to_srgb(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Encodes linear light as sRGB; values outside [0, 1] are clipped first."""
+    linear = jnp.clip(linear, 0.0, 1.0)
+    # The floor keeps the unused branch's derivative finite at zero.
+    high = 1.055 * jnp.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
+    return jnp.where(linear <= 0.0031308, 12.92 * linear, high)
