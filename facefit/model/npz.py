@@ -100,7 +100,7 @@ def write_arrays(arrays: Mapping[str, np.ndarray], path: str | Path, compress: b
                 with zipfile.ZipFile(target, "w") as archive:
                     for name, values in arrays.items():
                         buffer = io.BytesIO()
-                        np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
+                        np.lib.format.write_array(buffer, np.asarray(values, order="C"), allow_pickle=False)
                         entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
                         entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
                         entry.external_attr = 0o644 << 16
