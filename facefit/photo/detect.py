@@ -1,0 +1,179 @@
+"""Find the faces of a photograph and choose one: BlazeFace proposes, the Face Mesh network confirms.
+
+On the kit's 359 photographs BlazeFace on the whole picture misses none, dlib's HOG detector 37 (profiles, small faces), so
+BlazeFace comes first. Where no proposal is confirmed the search widens: zoomed out (a face that fills the picture), HOG
+with up-sampling, turned pictures, tiles (small faces in large pictures), and at last the Face Mesh network on a grid of
+squares of its own. The search stops at the first stage that confirms a face.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from facefit.errors import InputError
+from facefit.photo import blazeface, cropping, face_mesh
+from facefit.photo.face_mesh import Square
+from facefit.photo.records import FaceFound
+
+MIN_SCORE = 0.5  # of the Face Mesh network for a proposal of the first stage
+MIN_SCORE_LATE = 0.85  # for proposals of the later stages, which are more often wrong
+_MAX_PROPOSALS = 18  # confirmed a stage
+_HOG_SIDE = 1000  # pixels; larger photographs are reduced to this for HOG
+
+
+def find_faces(pixels: np.ndarray) -> list[FaceFound]:
+    """All faces of a photograph, from left to right (by the centre of the box); empty where none is found."""
+    for name, threshold, squares in _stages(pixels):
+        faces = _confirm(pixels, squares[:_MAX_PROPOSALS], threshold, name)
+        if faces:
+            return sorted(faces, key=lambda f: f.box[0] + f.box[2])
+    return []
+
+
+def choose(pixels: np.ndarray, faces: list[FaceFound], choice: str) -> FaceFound:
+    """The face named by `choice`: "largest"; "N", the N-th from the left, from 1; or "x,y", the one nearest that pixel
+    (first pixel 0,0), looked for there anew where no face found covers it.
+
+    Raises InputError where `choice` is none of these or there is no such face.
+    """
+    choice = str(choice).strip()
+    if choice == "largest":
+        return max(faces, key=lambda f: (f.size, f.score))
+    try:
+        numbers = [float(n) for n in choice.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and numbers[0].is_integer():
+        if not 1 <= numbers[0] <= len(faces):
+            raise InputError(f'--face {choice}: {len(faces)} face(s) were found; say 1 to {len(faces)}, or "largest".')
+        return faces[int(numbers[0]) - 1]
+    if len(numbers) == 2 and all(map(math.isfinite, numbers)):
+        point = np.array(numbers) + 0.5
+        if not any(_distance(f, point) == 0 for f in faces):
+            faces = faces + faces_near(pixels, point)
+        return min(faces, key=lambda f: (_distance(f, point), f.size))
+    raise InputError(f'--face {choice}: say "largest", a number N (the N-th face from the left) or a pixel x,y.')
+
+
+def faces_near(pixels: np.ndarray, point: np.ndarray) -> list[FaceFound]:
+    """Faces that cover a point (photo pixels), looked for in squares of growing size around it."""
+    for side in np.geomspace(min(64, *pixels.shape[:2]), 2 * max(pixels.shape[:2]), 7):
+        found = blazeface.detect(pixels, [cropping.square_to_photo(point, side, blazeface.SIZE)])
+        faces = _confirm(pixels, [_square_of_detection(d) for d in found], MIN_SCORE, "BlazeFace")
+        faces = [f for f in faces if _distance(f, point) == 0]
+        if faces:
+            return faces
+    return []
+
+
+def refine(pixels: np.ndarray, squares: list[Square], passes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Face Mesh points and scores of the given squares after looking again around the points found."""
+    points, scores = face_mesh.landmarks(pixels, squares)
+    for _ in range(passes - 1):
+        points, scores = face_mesh.landmarks(pixels, [face_mesh.square_of(p) for p in points])
+    return points, scores
+
+
+def _stages(pixels: np.ndarray) -> Iterator[tuple[str, float, list[Square]]]:
+    """What proposed, the score a proposal needs, and the proposals, one stage after the other."""
+
+    def blaze(squares: list[np.ndarray]) -> list[Square]:
+        return [_square_of_detection(d) for d in blazeface.detect(pixels, squares)]
+
+    yield "BlazeFace", MIN_SCORE, blaze([blazeface.whole(pixels)])
+    yield "BlazeFace", MIN_SCORE_LATE, blaze([blazeface.whole(pixels, zoom=1.7)])
+    yield "HOG", MIN_SCORE_LATE, _hog(pixels)
+    turned = [blazeface.whole(pixels, angle=math.radians(a), zoom=1.2) for a in (90, -90, 180, 45, -45, 135, -135)]
+    yield "BlazeFace, turned", MIN_SCORE_LATE, blaze(turned)
+    for count in (2, 4):
+        yield "BlazeFace, tiles", MIN_SCORE_LATE, blaze(_tiles(pixels, count))
+    yield "Face Mesh", MIN_SCORE_LATE, _grid(pixels)
+
+
+def _square_of_detection(found: blazeface.Detection) -> Square:
+    return Square((float(found.center[0]), float(found.center[1])), found.size * face_mesh.MARGIN, found.angle)
+
+
+def _confirm(pixels: np.ndarray, squares: list[Square], threshold: float, name: str) -> list[FaceFound]:
+    """The proposals that the Face Mesh network takes for faces, each face once."""
+    if not squares:
+        return []
+    points, scores = refine(pixels, squares)
+    faces: list[FaceFound] = []
+    for p, score in zip(points, scores):
+        face = FaceFound(p, float(score), name)
+        if score >= threshold and _plausible(face, pixels.shape) and not any(_same(face, f) for f in faces):
+            faces.append(face)
+    return faces
+
+
+def _plausible(face: FaceFound, shape: tuple[int, ...]) -> bool:
+    """Not collapsed, and its middle inside the picture."""
+    x0, y0, x1, y1 = face.box
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return min(x1 - x0, y1 - y0) > 8 and 0 <= x <= shape[1] and 0 <= y <= shape[0]
+
+
+def _same(a: FaceFound, b: FaceFound) -> bool:
+    """Whether two boxes share most of the smaller one."""
+    inner = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
+    if inner.min() <= 0:
+        return False
+    areas = [(f.box[2] - f.box[0]) * (f.box[3] - f.box[1]) for f in (a, b)]
+    return inner.prod() > 0.5 * min(areas)
+
+
+def _distance(face: FaceFound, point: np.ndarray) -> float:
+    """From a point to a face's box, pixels; 0 inside."""
+    low, high = np.array(face.box[:2]), np.array(face.box[2:])
+    return float(np.linalg.norm(np.maximum(np.maximum(low - point, point - high), 0)))
+
+
+@functools.lru_cache(maxsize=None)
+def _hog_detector():
+    import dlib  # here, because importing it takes a moment that most photographs do not need
+
+    return dlib.get_frontal_face_detector()
+
+
+def _hog(pixels: np.ndarray) -> list[Square]:
+    """dlib's frontal detector (Dalal and Triggs 2005; King 2015), at twice the size so that faces of 40 pixels count."""
+    try:
+        detector = _hog_detector()
+    except ImportError:
+        return []
+    scale = min(2.0, _HOG_SIDE / max(pixels.shape[:2]))
+    image = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    boxes, _, _ = detector.run(np.ascontiguousarray(image), 0, -0.2)
+    squares = []
+    for box in boxes:
+        center = ((box.left() + box.right() + 1) / 2 / scale, (box.top() + box.bottom() + 1) / 2 / scale)
+        squares.append(Square(center, box.width() / scale * 1.6))
+    return squares
+
+
+def _tiles(pixels: np.ndarray, count: int) -> list[np.ndarray]:
+    """Matrices of overlapping squares, `count` along the longer side, half a square apart."""
+    height, width = pixels.shape[:2]
+    side = max(height, width) / count
+    columns, rows = (max(1, math.ceil(2 * n / side) - 1) for n in (width, height))
+    xs = np.linspace(side / 2, width - side / 2, columns) if columns > 1 else [width / 2]
+    ys = np.linspace(side / 2, height - side / 2, rows) if rows > 1 else [height / 2]
+    return [cropping.square_to_photo((x, y), side, blazeface.SIZE) for y in ys for x in xs]
+
+
+def _grid(pixels: np.ndarray) -> list[Square]:
+    """Squares for the Face Mesh network without any detector: the best-scored of a coarse grid over position, size and turn."""
+    squares = []
+    for count, angles in ((1, (0, 40, -40, 90, -90)), (2, (0, 40, -40)), (3, (0,))):
+        for matrix in _tiles(pixels, count):
+            center = matrix[:2, :2] @ [blazeface.SIZE / 2, blazeface.SIZE / 2] + matrix[:2, 2]
+            side = max(pixels.shape[:2]) / count
+            squares += [Square((float(center[0]), float(center[1])), side, math.radians(a)) for a in angles]
+    _, scores = face_mesh.landmarks(pixels, squares)
+    return [squares[i] for i in np.argsort(-scores, kind="stable")[:6]]

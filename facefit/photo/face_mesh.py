@@ -1,0 +1,87 @@
+"""The Face Mesh network (Kartynnik et al. 2019), run in JAX: 468 points of a face in a photograph."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from facefit.photo import cropping, network
+
+SIZE = 192  # side of the network's input, pixels
+BATCH = 6  # squares a call: one size, so that the network is compiled once
+MARGIN = 1.5  # side of the square over the longer side of the face's box, as in the original pipeline
+RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners, the subject's right and left
+
+
+@dataclass(frozen=True)
+class Square:
+    """Where the network looks: centre and side in photo pixels, angle in radians (clockwise as seen), mirrored or not."""
+
+    center: tuple[float, float]
+    side: float
+    angle: float = 0.0
+    mirrored: bool = False
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled():
+    graph, weights = network.load("face_mesh")
+    weights = jax.device_put(weights)
+
+    @jax.jit
+    def run(weights, images: Float[Array, "B 192 192 3"]):
+        out = network.forward(graph, weights, images)
+        return out["mesh"].reshape(-1, 468, 3), out["score"][:, 0]
+
+    return functools.partial(run, weights)
+
+
+def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, np.ndarray]:
+    """The network itself on crops in [0, 1]: points in crop pixels (B, 468, 3) and face scores in [0, 1], (B,)."""
+    points, scores = [], []
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
+        padded = np.zeros((BATCH, SIZE, SIZE, 3), np.float32)
+        padded[: len(part)] = part
+        mesh, score = _compiled()(padded)
+        points.append(np.asarray(mesh)[: len(part)])
+        scores.append(np.asarray(score)[: len(part)])
+    return np.concatenate(points), np.concatenate(scores)
+
+
+def landmarks(pixels: np.ndarray, squares: list[Square]) -> tuple[np.ndarray, np.ndarray]:
+    """Points in photo pixels (N, 468, 3), z in photo pixels too, and face scores (N,), one a square."""
+    matrices = [cropping.square_to_photo(s.center, s.side, SIZE, s.angle) for s in squares]
+    images = [cropping.warp(pixels, m, SIZE, border=cv2.BORDER_CONSTANT) for m in matrices]
+    images = [i[:, ::-1] if s.mirrored else i for i, s in zip(images, squares)]
+    points, scores = run_network(np.stack(images).astype(np.float32) / 255)
+    out = np.empty_like(points)
+    for n, (square, matrix) in enumerate(zip(squares, matrices)):
+        mesh = points[n]
+        if square.mirrored:
+            mesh = mesh[mirror_permutation()] * np.float32([-1, 1, 1]) + np.float32([SIZE, 0, 0])
+        out[n, :, :2] = mesh[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
+        out[n, :, 2] = mesh[:, 2] * square.side / SIZE
+    return out, scores
+
+
+def square_of(points: Float[np.ndarray, "468 3"], margin: float = MARGIN) -> Square:
+    """The square around known points, turned so that the eyes are level: where the network looks next."""
+    across = points[LEFT_EYE, :2] - points[RIGHT_EYE, :2]
+    angle = float(np.arctan2(across[1], across[0]))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # photo -> level
+    level = points[:, :2] @ turn.T
+    low, high = level.min(0), level.max(0)
+    center = turn.T @ ((low + high) / 2)
+    return Square((float(center[0]), float(center[1])), float((high - low).max() * margin), angle)
+
+
+@functools.lru_cache(maxsize=None)
+def mirror_permutation() -> np.ndarray:
+    """Which point of a mirrored face is which of the face: mirrored[i] is the mirror image of point permutation[i]."""
+    return network.load("face_mesh")[1]["mirror_permutation"].astype(np.int32)
