@@ -1,6 +1,7 @@
 """The 3D morphable model: records, the forward model, readers of model files, the store of installed models."""
 
 from facefit.model.forward import albedo, at_points, crop, surface_points, vertices
+from facefit.model.npz import load_model, save_model
 from facefit.model.records import (
     FaceModel,
     Parameters,
@@ -8,6 +9,7 @@ from facefit.model.records import (
     ViewParameters,
     mean_parameters,
 )
+from facefit.model.store import convert, find_model, list_models, model_info
 
 __all__ = [
     "FaceModel",
@@ -16,8 +18,14 @@ __all__ = [
     "ViewParameters",
     "albedo",
     "at_points",
+    "convert",
     "crop",
+    "find_model",
+    "list_models",
+    "load_model",
     "mean_parameters",
+    "model_info",
+    "save_model",
     "surface_points",
     "vertices",
 ]
