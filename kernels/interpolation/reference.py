@@ -1,0 +1,19 @@
+"""Interpolation in plain JAX: the meaning of the operation, on any device."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from facefit_kernels.fragments import Fragments
+
+
+def interpolate(attributes: Float[Array, "V C"], faces: Int[Array, "F 3"], fragments: Fragments
+                ) -> Float[Array, "H W K C"]:
+    """Attributes at every fragment: the corners' values weighted by `fragments.barycentric`; zero where nothing."""
+    face_index = fragments.face_index
+    if faces.shape[0] == 0 or attributes.shape[0] == 0:
+        return jnp.zeros((*face_index.shape, attributes.shape[-1]), attributes.dtype)
+    corners = attributes[faces[jnp.maximum(face_index, 0)]]
+    weights = jnp.where(face_index[..., None] >= 0, fragments.barycentric, 0.0)
+    return jnp.sum(weights[..., None] * corners, axis=-2)

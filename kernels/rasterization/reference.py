@@ -1,0 +1,229 @@
+"""Rasterization in plain JAX: the meaning of the operation, on any device, with bounded memory.
+
+Visibility and its derivative are apart: `visible_faces` is all comparisons and has no gradient; `surface` gives
+barycentric coordinates and depth for known faces and is ordinary differentiable arithmetic.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from facefit_kernels.fragments import Fragments
+
+_LOWEST = float(jnp.finfo(jnp.float32).min)
+_NO_FACE = 2**31 - 1
+# Triangles are handled in classes by the side of the square window that holds their pixels; each class in chunks of
+# about this many pixels, so that memory is bounded whatever the number of triangles.
+_WINDOWS = (2, 4, 8, 16, 32, 64)
+_CHUNK_PIXELS = 32768
+
+
+def rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`product`, rounded to float32 before it is used: compilers may not fuse it into a multiply-add.
+
+    Coverage and depth must come out bit for bit as in the native kernels. XLA contracts a * b + c where it can; it
+    cannot look through a maximum with the lowest float, which changes no finite value.
+    """
+    return jnp.maximum(product, _LOWEST)
+
+
+def screen_vertices(vertices_clip: Float[Array, "V 4"], size: tuple[int, int]) -> Float[Array, "V 4"]:
+    """Vertices scaled by a positive number each, so that (x / w, y / w) are pixels and w is 1 in front of the camera.
+
+    A vertex beside or behind the camera keeps its w (zero or negative) and is scaled to about 1. Scaling a vertex
+    changes no sign of an edge function, so a triangle that crosses the camera's plane needs no clipping
+    (Olano and Greer 1997, "Triangle scan conversion using 2D homogeneous coordinates").
+    """
+    height, width = size
+    x, y, z, w = jnp.moveaxis(vertices_clip, -1, 0)
+    pixel_x, pixel_y = (x + w) * (0.5 * width), (y + w) * (0.5 * height)
+    largest = jnp.maximum(jnp.maximum(jnp.abs(x), jnp.abs(y)), jnp.maximum(jnp.abs(z), jnp.abs(w)))
+    front = w > 1e-5 * largest
+    divisor = jnp.where(front, w, jnp.maximum(largest, 1e-30))
+    return jnp.stack([pixel_x / divisor, pixel_y / divisor, z / divisor,
+                      jnp.where(front, 1.0, w / divisor)], axis=-1)
+
+
+def _covered(corners: Float[Array, "... 3 4"], pixel_x: Float[Array, "..."], pixel_y: Float[Array, "..."]
+             ) -> tuple[Array, Array]:
+    """Whether each pixel's centre is in its triangle, and the depth there; the arithmetic of csrc/triangle.h."""
+    relative_x = [corners[..., k, 0] - rounded(pixel_x * corners[..., k, 3]) for k in range(3)]
+    relative_y = [corners[..., k, 1] - rounded(pixel_y * corners[..., k, 3]) for k in range(3)]
+    edge, inside_if_zero = [], []
+    for k in range(3):
+        a, b = (k + 1) % 3, (k + 2) % 3
+        edge.append(rounded(relative_x[a] * relative_y[b]) - rounded(relative_y[a] * relative_x[b]))
+        # A centre exactly on an edge counts as one a little to the right, and on a horizontal edge a little below.
+        slope_x = rounded(corners[..., a, 1] * corners[..., b, 3]) - rounded(corners[..., a, 3] * corners[..., b, 1])
+        slope_y = rounded(corners[..., a, 3] * corners[..., b, 0]) - rounded(corners[..., a, 0] * corners[..., b, 3])
+        inside_if_zero.append(jnp.where(slope_x != 0, slope_x, slope_y))
+    terms_w = [rounded(edge[k] * corners[..., k, 3]) for k in range(3)]
+    terms_z = [rounded(edge[k] * corners[..., k, 2]) for k in range(3)]
+    total = (terms_w[0] + terms_w[1]) + terms_w[2]
+    depth = ((terms_z[0] + terms_z[1]) + terms_z[2]) / total
+    positive, negative = total > 0, total < 0
+    for k in range(3):
+        decisive = jnp.where(edge[k] != 0, edge[k], inside_if_zero[k])
+        positive = positive & (decisive > 0)
+        negative = negative & (decisive < 0)
+    return (positive | negative) & (depth >= -1) & (depth <= 1), depth
+
+
+def _bounds(corners: Float[Array, "F 3 4"], size: tuple[int, int]) -> tuple[Array, Array, Array, Array]:
+    """First column, first row, columns and rows of the pixels a triangle may cover; zero columns where it has none."""
+    height, width = size
+    first, last = [], []
+    in_front = jnp.all(corners[..., 3] == 1, axis=-1)
+    for axis, count in ((0, width), (1, height)):
+        low, high = jnp.min(corners[..., axis], axis=-1), jnp.max(corners[..., axis], axis=-1)
+        low = jnp.where(in_front, jnp.ceil(low - 0.5), 0.0)
+        high = jnp.where(in_front, jnp.floor(high - 0.5), float(count))
+        # Written so that NaN gives an empty range.
+        first.append(jnp.clip(jnp.where(low == low, low, count), 0, count).astype(jnp.int32))
+        last.append(jnp.clip(jnp.where(high == high, high, -1), -1, count - 1).astype(jnp.int32))
+    w, z = corners[..., 3], corners[..., 2]
+    x, y = corners[..., 0], corners[..., 1]
+    outside = (jnp.all(w <= 0, -1) | jnp.all(z < -w, -1) | jnp.all(z > w, -1) | jnp.all(x < 0, -1)
+               | jnp.all(y < 0, -1) | jnp.all(x > width * w, -1) | jnp.all(y > height * w, -1))
+    columns = jnp.where(outside, 0, jnp.maximum(last[0] - first[0] + 1, 0))
+    rows = jnp.maximum(last[1] - first[1] + 1, 0)
+    return first[0], first[1], jnp.where(rows > 0, columns, 0), rows
+
+
+def visible_faces(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
+                  ) -> Int[Array, "H W"]:
+    """The nearest face of every pixel, -1 where there is none; among equal depths the lowest index.
+
+    Triangles are sorted by window size and written in chunks by a scatter-minimum; how many chunks a class has is
+    found at run time, so there is no capacity that could overflow. Triangles wider than the largest window, or that
+    cross the camera's plane, are drawn one at a time over the whole picture.
+    """
+    height, width = size
+    count = faces.shape[0]
+    if count == 0 or height == 0 or width == 0:
+        return jnp.full(size, -1, jnp.int32)
+    vertices = jax.lax.stop_gradient(screen_vertices(vertices_clip, size))
+    corners = vertices[faces]
+    column, row, columns, rows = _bounds(corners, size)
+    side = jnp.maximum(columns, rows)
+    classes = sum((side > window).astype(jnp.int32) for window in _WINDOWS)
+    classes = jnp.where(columns > 0, classes, len(_WINDOWS) + 1)
+    order = jnp.argsort(classes, stable=True).astype(jnp.int32)
+    # The number of triangles in all classes before each.
+    starts = jnp.sum(classes[:, None] < jnp.arange(len(_WINDOWS) + 2), axis=0).astype(jnp.int32)
+
+    def write_windows(state, window: int, start, stop):
+        chunk = min(max(_CHUNK_PIXELS // window**2, 1), count)
+        shift = jnp.arange(window, dtype=jnp.int32)
+
+        def body(carry):
+            first, depths, nearest = carry
+            slot = first + jnp.arange(chunk, dtype=jnp.int32)
+            face = order[jnp.minimum(slot, count - 1)]
+            x = column[face][:, None, None] + shift[None, None, :]
+            y = row[face][:, None, None] + shift[None, :, None]
+            covered, depth = _covered(corners[face][:, None, None], x + 0.5, y + 0.5)
+            covered = covered & (slot < stop)[:, None, None] & (x < width) & (y < height)
+            pixel = jnp.where(covered, y * width + x, height * width).reshape(-1)
+            face = jnp.broadcast_to(face[:, None, None], covered.shape).reshape(-1)
+            depth = jnp.where(covered, depth, jnp.inf).reshape(-1)
+            nearer = depths.at[pixel].min(depth, mode="drop")
+            nearest = jnp.where(nearer < depths, _NO_FACE, nearest)
+            wins = depth == nearer.at[pixel].get(mode="fill", fill_value=-jnp.inf)
+            nearest = nearest.at[jnp.where(wins, pixel, height * width)].min(face, mode="drop")
+            return first + chunk, nearer, nearest
+
+        return jax.lax.while_loop(lambda carry: carry[0] < stop, body, (start, *state))[1:]
+
+    def write_whole(state, start, stop):
+        x = jnp.arange(width, dtype=jnp.float32)[None, :] + 0.5
+        y = jnp.arange(height, dtype=jnp.float32)[:, None] + 0.5
+
+        def body(carry):
+            slot, depths, nearest = carry
+            face = order[slot]
+            covered, depth = _covered(corners[face], x, y)
+            # Same limits as the windows: rounding may put a pixel outside them on the inner side of a tiny edge.
+            covered = covered & (x > column[face]) & (x < column[face] + columns[face])
+            covered = (covered & (y > row[face]) & (y < row[face] + rows[face])).reshape(-1)
+            depth = depth.reshape(-1)
+            nearer = covered & ((depth < depths) | ((depth == depths) & (face < nearest)))
+            return slot + 1, jnp.where(nearer, depth, depths), jnp.where(nearer, face, nearest)
+
+        return jax.lax.while_loop(lambda carry: carry[0] < stop, body, (start, *state))[1:]
+
+    state = (jnp.full(height * width, jnp.inf, jnp.float32), jnp.full(height * width, _NO_FACE, jnp.int32))
+    for k, window in enumerate(_WINDOWS):
+        state = write_windows(state, window, starts[k], starts[k + 1])
+    _, nearest = write_whole(state, starts[len(_WINDOWS)], starts[len(_WINDOWS) + 1])
+    return jnp.where(nearest == _NO_FACE, -1, nearest).reshape(size)
+
+
+def pixel_centers(size: tuple[int, int]) -> tuple[Float[Array, "H W"], Float[Array, "H W"]]:
+    """x and y of every pixel's centre; the first is (0.5, 0.5)."""
+    height, width = size
+    y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32) + 0.5, jnp.arange(width, dtype=jnp.float32) + 0.5,
+                        indexing="ij")
+    return x, y
+
+
+def _relative_corners(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
+                      face_index: Int[Array, "H W"]) -> tuple[list, list, Array]:
+    """Corners of each pixel's triangle, in homogeneous pixels about the pixel's centre: x - px w and y - py w."""
+    size = face_index.shape
+    corners = vertices_clip[faces[jnp.maximum(face_index, 0)]]
+    x, y = pixel_centers(size)
+    half_x, half_y = 0.5 * size[1], 0.5 * size[0]
+    relative_x = [half_x * corners[..., k, 0] + (half_x - x) * corners[..., k, 3] for k in range(3)]
+    relative_y = [half_y * corners[..., k, 1] + (half_y - y) * corners[..., k, 3] for k in range(3)]
+    return relative_x, relative_y, corners
+
+
+def surface(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
+            ) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
+    """Perspective-correct barycentric coordinates and z_ndc at every pixel's centre, differentiable in the vertices."""
+    if faces.shape[0] == 0:
+        return jnp.zeros((*face_index.shape, 3)), jnp.ones(face_index.shape)
+    relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
+    hit = face_index >= 0
+    edge = jnp.stack([relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b]
+                      for a, b in ((1, 2), (2, 0), (0, 1))], axis=-1)
+    total = jnp.sum(edge, axis=-1)
+    # The inner `where` keeps infinities out of the derivative of pixels that show nothing.
+    barycentric = jnp.where(hit[..., None], edge / jnp.where(hit & (total != 0), total, 1.0)[..., None], 0.0)
+    z = jnp.sum(barycentric * corners[..., 2], axis=-1)
+    w = jnp.sum(barycentric * corners[..., 3], axis=-1)
+    return barycentric, jnp.where(hit, z / jnp.where(hit & (w != 0), w, 1.0), 1.0)
+
+
+def signed_distance(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
+                    ) -> Float[Array, "H W"]:
+    """Pixels from each pixel's centre to the nearest of the lines through its triangle's edges, positive inside.
+
+    Of a centre inside a triangle the nearest line is also the nearest edge. The lines are taken in homogeneous
+    coordinates, so a triangle that crosses the camera's plane has the distances of its visible part.
+    """
+    if faces.shape[0] == 0:
+        return jnp.zeros(face_index.shape)
+    relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
+    hit = face_index >= 0
+    w = [corners[..., k, 3] for k in range(3)]
+    distances = []
+    for a, b in ((1, 2), (2, 0), (0, 1)):
+        edge = relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b]
+        normal_x = relative_y[a] * w[b] - w[a] * relative_y[b]
+        normal_y = w[a] * relative_x[b] - relative_x[a] * w[b]
+        squared = normal_x**2 + normal_y**2
+        distances.append(jnp.abs(edge) / jnp.sqrt(jnp.where(hit & (squared > 0), squared, 1.0)))
+    return jnp.where(hit, jnp.minimum(jnp.minimum(distances[0], distances[1]), distances[2]), 0.0)
+
+
+def rasterize(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]) -> Fragments:
+    """The nearest fragment of every pixel; see `op.rasterize`."""
+    face_index = visible_faces(vertices_clip, faces, size)
+    barycentric, depth = surface(vertices_clip, faces, face_index)
+    distance = signed_distance(vertices_clip, faces, face_index)
+    return Fragments(face_index=face_index[..., None], barycentric=barycentric[..., None, :],
+                     depth=depth[..., None], signed_distance=distance[..., None])
