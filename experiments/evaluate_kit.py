@@ -1,0 +1,242 @@
+"""Run facefit over a folder laid out as our evaluation kit and print the kit's own scores.
+
+    python -m experiments.evaluate_kit RUN [--kit ../shared/data/kit] [--model open] [--preset default]
+        [--only geometry landmarks synth frll ...] [--mode set|single|both] [--limit N] [--overlays DIR]
+
+RUN/<case>/ and RUN/<case>@<stem>/ get neutral.ply and landmarks3d.json, RUN/<stem>.json the 68 projected points. What is
+there already is not done again (remove it, or give --again). Only the photographs of the kit are opened here: its
+cameras and answers are read by score.py alone, which runs in its own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from facefit import cache
+from facefit.errors import FacefitError, PhotoError
+from facefit.fit.outputs import save_landmarks, save_neutral, save_overlay
+from facefit.fit.result import Fit
+from facefit.fit.storage import save_parameters
+from facefit.model import FaceModel
+from facefit.photo import Photograph, read_photograph, read_pixels
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Run facefit over an evaluation kit and print its scores.
+
+    Attributes:
+        run: folder of this run; what it holds already is kept.
+        kit: the evaluation kit.
+        model: name or file of the face model.
+        preset: of the fit.
+        only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case, a
+            landmark group or a photograph's name. Several are joined by "or"; none is geometry and landmarks.
+        mode: geometry from all photographs of a case together, from each alone, or both.
+        limit: at most so many geometry cases of each kind and photographs of each landmark group, evenly spread.
+        overlays: folder for an overlay of every fitted photograph.
+        detections: folder that remembers what was detected in each photograph; default RUN/detections. Share it
+            between runs while the detectors do not change.
+        again: do what is there already again.
+        score: print the scores at the end.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    kit: Path = Path(os.environ.get("FACEFIT_SHARED", ROOT.parent / "shared")) / "data" / "kit"
+    model: str = "open"
+    preset: str = "default"
+    only: tuple[str, ...] = ()
+    mode: Literal["set", "single", "both"] = "both"
+    limit: int = 0
+    overlays: Path | None = None
+    detections: Path | None = None
+    again: bool = False
+    score: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One fit: its photographs, where its result goes, and what kind of result that is."""
+
+    name: str
+    kind: Literal["geometry", "landmarks", "sets"]
+    photos: tuple[Path, ...]
+    target: Path
+
+
+def jobs(settings: Settings) -> Iterator[Job]:
+    """Every fit that the settings ask for, photographs of one case next to each other."""
+    chosen = settings.only or ("geometry", "landmarks")
+
+    def wanted(kind: str, *names: str) -> bool:
+        return kind in chosen or any(name.startswith(chosen) for name in names)
+
+    for kind in ("geometry", "sets"):
+        cases = [case for case in _folders(settings.kit / kind) if wanted(kind, case.name)]
+        for case in _limited(cases, settings.limit, key=lambda case: case.name.split("_")[0]):
+            photos = tuple(sorted(case.glob("*.jpg")))
+            if settings.mode != "single":
+                yield Job(case.name, kind, photos, settings.run / case.name)
+            if settings.mode != "set":
+                for photo in photos:
+                    name = f"{case.name}@{photo.stem}"
+                    yield Job(name, kind, (photo,), settings.run / name)
+    for group in _folders(settings.kit / "landmarks"):
+        photos = [photo for photo in sorted(group.glob("*.jpg")) if wanted("landmarks", group.name, photo.stem)]
+        for photo in _limited(photos, settings.limit, key=lambda _: ""):
+            yield Job(photo.stem, "landmarks", (photo,), settings.run / f"{photo.stem}.json")
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+def _limited(items: list[Path], limit: int, key: Callable[[Path], str]) -> list[Path]:
+    if not limit:
+        return items
+    kept = []
+    for kind in dict.fromkeys(key(item) for item in items):
+        members = [item for item in items if key(item) == kind]
+        kept += [members[i] for i in np.unique(np.linspace(0, len(members) - 1, limit).round().astype(int))]
+    return kept
+
+
+class Detections:
+    """Photographs, with what was detected in them kept on disk under a name made from the file's bytes."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, path: Path) -> Photograph:
+        """As `read_photograph`. A photograph in which no face is found is tried again every time."""
+        stored = self.folder / f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.npz"
+        if stored.is_file():
+            with np.load(stored, allow_pickle=False) as arrays:
+                fields = {name: arrays[name] for name in arrays.files}
+            pixels, exif_focal_px = read_pixels(str(path))
+            plain = json.loads(str(fields.pop("plain")))
+            warnings = tuple(plain.pop("warnings"))
+            box = tuple(fields.pop("box").tolist())
+            found = {"landmarks68": None} | fields | plain
+            return Photograph(
+                path=str(path), pixels=pixels, exif_focal_px=exif_focal_px, box=box, warnings=warnings, **found
+            )
+        photograph = read_photograph(str(path))
+        plain, arrays = {}, {"box": np.asarray(photograph.box, np.float64)}
+        for field in dataclasses.fields(photograph):
+            value = getattr(photograph, field.name)
+            if field.name in ("path", "pixels", "exif_focal_px", "box"):
+                continue
+            if isinstance(value, np.ndarray):
+                arrays[field.name] = value
+            else:
+                plain[field.name] = value
+        temporary = stored.with_suffix(".part.npz")
+        np.savez(temporary, plain=np.asarray(json.dumps(plain, default=float)), **arrays)
+        temporary.replace(stored)
+        return photograph
+
+
+def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> tuple[Fit, list[Photograph]]:
+    """One fit and its files. Photographs in which no face is found are left out, as `facefit fit` does.
+
+    Raises:
+        PhotoError: none of the photographs is usable.
+    """
+    from facefit.fit.subject import fit_subject
+
+    photographs, failures = [], []
+    for path in job.photos:
+        try:
+            photographs.append(detections.read(path))
+        except PhotoError as error:
+            failures.append(str(error))
+    if not photographs:
+        raise PhotoError("; ".join(failures))
+    fit = fit_subject(photographs, model, preset=preset)
+    if job.kind == "landmarks":
+        save_landmarks(fit.views[0].landmarks68, job.target)
+        with contextlib.suppress(OSError):
+            (job.target.parent / "fits").mkdir(exist_ok=True)
+            save_parameters(fit, job.target.parent / "fits" / f"{job.name}.npz")
+    else:
+        job.target.mkdir(parents=True, exist_ok=True)
+        save_parameters(fit, job.target / "fit.npz")
+        save_neutral(fit, job.target)
+    return fit, photographs
+
+
+def done(job: Job) -> bool:
+    """Whether an earlier run has written this job's result (its last file)."""
+    return job.target.is_file() if job.kind == "landmarks" else (job.target / "landmarks3d.json").is_file()
+
+
+def score(settings: Settings) -> None:
+    """Prints what the kit's own scorer says about the run and keeps its JSON in RUN/score_*.json."""
+    kinds = {job.kind for job in jobs(settings)} - {"sets"}
+    names = {job.name.split("@")[0] for job in jobs(settings) if job.kind == "geometry"}
+    for kind in sorted(kinds):
+        command = [sys.executable, str(settings.kit / "score.py"), kind, "--kit", str(settings.kit)]
+        command += ["--pred", str(settings.run), "--json", str(settings.run / f"score_{kind}.json")]
+        if kind == "geometry":
+            command += ["--mode", settings.mode, "--only", ",".join(sorted(names))]
+        subprocess.run(command, check=True)
+
+
+def main(settings: Settings) -> None:
+    """Fits everything the settings ask for, one line a fit, then scores."""
+    from facefit.fit.api import resolve_model
+
+    cache.enable()
+    settings.run.mkdir(parents=True, exist_ok=True)
+    detections = Detections(settings.detections or settings.run / "detections")
+    model, _ = resolve_model(settings.model)
+    if settings.overlays:
+        settings.overlays.mkdir(parents=True, exist_ok=True)
+    todo = [job for job in jobs(settings) if settings.again or not done(job)]
+    for place, job in enumerate(todo, 1):
+        start = time.perf_counter()
+        try:
+            fit, photographs = run_job(job, model, settings.preset, detections)
+        except FacefitError as error:
+            print(f"[{place}/{len(todo)}] {job.name}: FAILED: {error}", flush=True)
+            continue
+        except Exception:  # noqa: BLE001  one broken fit must not end a run of hours; it is counted as missing
+            print(f"[{place}/{len(todo)}] {job.name}: CRASHED", flush=True)
+            traceback.print_exc()
+            continue
+        seconds = time.perf_counter() - start
+        percent = np.mean([view.landmark_rmse_percent for view in fit.views])
+        odd = sorted({view.outcome for view in fit.views} - {"fitted"})
+        print(
+            f"[{place}/{len(todo)}] {job.name}: {len(fit.views)} of {len(job.photos)} photographs, "
+            f"landmarks {percent:.1f} %, {seconds:.1f} s{'; ' if odd else ''}{', '.join(odd)}",
+            flush=True,
+        )
+        if settings.overlays:
+            for number, photograph in enumerate(photographs):
+                suffix = f"@{Path(photograph.path).stem}" if len(job.photos) > 1 else ""
+                save_overlay(fit, number, photograph.pixels, settings.overlays / f"{job.name}{suffix}.png")
+    if settings.score:
+        score(settings)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,144 @@
+"""What can be said on the command line: one dataclass a command, read by tyro. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Output = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
+Positional = tyro.conf.Positional
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """Fit one person's face to one or several photographs.
+
+    Attributes:
+        photos: photographs, all of the same person.
+        output: folder for the results; made where it is missing.
+        model: name of an installed model (`facefit models list`) or a model file.
+        landmarks: your own 68 points, a file (.pts, .npy, .json) for each photograph, in the same order.
+        preset: how long to look: fast, default or best.
+        face: which face, where there are several: largest, a number counted from the left, or a point x,y in pixels.
+        focal: focal length in pixels, where you know it.
+    """
+
+    photos: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PHOTO...")]]
+    output: Output
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "open"
+    landmarks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    preset: Literal["fast", "default", "best"] = "default"
+    face: Annotated[str, tyro.conf.arg(metavar="largest|N|x,y")] = "largest"
+    focal: Annotated[float | None, tyro.conf.arg(metavar="PX")] = None
+
+    def run(self) -> int:
+        """Fits, writes, and says what was done."""
+        from facefit.cli.fit import run
+
+        return run(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Say what works on this machine, and how to get the rest."""
+
+    def run(self) -> int:
+        """Prints the report."""
+        from facefit.cli.doctor import run
+
+        return run()
+
+
+@dataclasses.dataclass(frozen=True)
+class ListModels:
+    """List the models that can be used by name."""
+
+    def run(self) -> int:
+        """Prints a line a model."""
+        from facefit.cli.models import run_list
+
+        return run_list()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """Say what is in a model.
+
+    Attributes:
+        name: name of an installed model, or a model file.
+    """
+
+    name: Positional[Annotated[str, tyro.conf.arg(metavar="NAME|FILE")]]
+
+    def run(self) -> int:
+        """Prints its sizes, names, measures and licence."""
+        from facefit.cli.models import run_info
+
+        return run_info(self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertModel:
+    """Convert a face model of another project to a facefit model file.
+
+    Attributes:
+        path: an ICT-FaceKit folder (FaceXModel) or its compact .npz.
+        output: the model file to write, ending in .npz.
+    """
+
+    path: Positional[Annotated[Path, tyro.conf.arg(metavar="PATH")]]
+    output: Output
+
+    def run(self) -> int:
+        """Converts and writes."""
+        from facefit.cli.models import run_convert
+
+        return run_convert(self.path, self.output)
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Face models: list, info, convert."""
+
+    action: (
+        Annotated[ListModels, tyro.conf.subcommand("list", prefix_name=False)]
+        | Annotated[ModelInfo, tyro.conf.subcommand("info", prefix_name=False)]
+        | Annotated[ConvertModel, tyro.conf.subcommand("convert", prefix_name=False)]
+    )
+
+    def run(self) -> int:
+        """Hands over to the action."""
+        return self.action.run()
+
+
+Command = (
+    Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
+)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Fit | Doctor | Models:
+    """The command in `arguments` (default: the process's own).
+
+    Raises:
+        SystemExit: status 0 after --help or --version, 2 after a mistake, which is explained on standard error.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--version"]:
+        import facefit
+
+        print(f"facefit {facefit.__version__}")
+        raise SystemExit(0)
+    return tyro.cli(
+        Command,
+        prog="facefit",
+        description="Photographs become a 3D face. `facefit COMMAND --help` explains a command; --version tells the version.",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )

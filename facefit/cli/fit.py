@@ -1,0 +1,72 @@
+"""`facefit fit`: photographs in, a folder of results out."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facefit.cache import writable
+from facefit.cli.progress import progress
+from facefit.errors import InputError, PhotoError
+
+if TYPE_CHECKING:
+    from facefit.cli.arguments import Fit
+
+
+def run(arguments: Fit) -> int:
+    """Fits and writes; says on standard error which photographs failed, on standard output what was written."""
+    from facefit.fit.api import check_photos, fit_with_photographs
+
+    start = time.perf_counter()
+    photos = check_photos(arguments.photos)
+    with output_folder(arguments.output), progress() as show:
+        fit, photographs = fit_with_photographs(
+            photos,
+            arguments.model,
+            arguments.preset,
+            arguments.face,
+            arguments.landmarks or None,
+            arguments.focal,
+            show,
+        )
+        show("writing the results", 1.0)
+        fit.save(arguments.output, {photograph.path: photograph.pixels for photograph in photographs})
+
+    failed = 0
+    for entry in fit.report["photos"]:
+        for warning in entry["warnings"]:
+            print(f"warning: {warning}", file=sys.stderr)
+        if entry["outcome"].startswith("failed"):
+            failed += 1
+            print(f"error: {entry['outcome'].removeprefix('failed: ')}", file=sys.stderr)
+        else:
+            error = f"{entry['landmark_rmse_px']:.1f} px ({entry['landmark_rmse_percent']:.1f} % of the eye distance)"
+            print(f"{entry['file']}: {entry['outcome']}, landmarks within {error}")
+    for warning in fit.report.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{arguments.output}: mesh.glb and the other results, {time.perf_counter() - start:.1f} s")
+    return PhotoError.exit_status if failed else 0
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Makes the output folder before any work is done in vain, and takes it away again where it stays empty.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file, but results need a folder. Give another name after -o.")
+    new = not folder.exists()
+    if not writable(folder):
+        raise InputError(f"{folder}: results cannot be written there. Give a folder you may write to after -o.")
+    try:
+        yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # not empty: results are there
+                folder.rmdir()
