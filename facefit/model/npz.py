@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facefit.errors import InputError
+from facefit.model.atomic import write_bytes
 from facefit.model.records import FaceModel, SurfacePoints
 
 FORMAT = "facefit-model"
@@ -86,33 +85,23 @@ def _read_array(stream, file_size: int, where: str) -> np.ndarray:
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str | Path, compress: bool = True) -> None:
-    """Writes an .npz file, first under a temporary name, so that a file already there is replaced whole or not at all.
+    """Writes an .npz file; one already there is replaced whole or not at all.
 
     The same arrays give the same bytes (zip entries carry no time).
 
     Raises:
         InputError: the folder is missing or cannot be written.
     """
-    path = Path(path)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as target:
-            try:
-                with zipfile.ZipFile(target, "w") as archive:
-                    for name, values in arrays.items():
-                        buffer = io.BytesIO()
-                        np.lib.format.write_array(buffer, np.asarray(values, order="C"), allow_pickle=False)
-                        entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-                        entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-                        entry.external_attr = 0o644 << 16
-                        archive.writestr(entry, buffer.getvalue(), compresslevel=9)
-                target.close()
-                os.chmod(target.name, 0o644)
-                os.replace(target.name, path)
-            except BaseException:
-                os.unlink(target.name)
-                raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from error
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, values in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(values, order="C"), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, buffer.getvalue(), compresslevel=9)
+    write_bytes(path, target.getvalue())
 
 
 def encode_basis(basis: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, np.ndarray | None]:
