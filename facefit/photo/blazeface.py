@@ -32,7 +32,7 @@ class Detection:
         return float(np.arctan2(across[1], across[0]))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled():
     graph, weights = network.load("blazeface")
     weights = jax.device_put(weights)
@@ -46,7 +46,7 @@ def _compiled():
     return functools.partial(run, weights)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _anchors() -> np.ndarray:
     """Centres of the anchors in the input, pixels, (896, 2)."""
     rows = []
@@ -71,7 +71,9 @@ def detect(pixels: np.ndarray, squares: list[np.ndarray], threshold: float = 0.5
         for i in np.flatnonzero(probabilities >= threshold):
             points = np.concatenate([raw[i, :2][None], raw[i, 4:].reshape(6, 2)]) + _anchors()[i]
             points = points @ matrix[:2, :2].T + matrix[:2, 2]
-            found.append(Detection(points[0], float(raw[i, 2:4].max() * scale), points[1:], float(probabilities[i])))
+            found.append(
+                Detection(points[0], float(raw[i, 2:4].max() * scale), points[1:], float(probabilities[i]))
+            )
     return _blend(found)
 
 
@@ -84,7 +86,9 @@ def whole(pixels: np.ndarray, angle: float = 0.0, zoom: float = 1.0) -> np.ndarr
 def overlap(a: Detection, b: Detection) -> float:
     """Intersection over union of the two upright boxes."""
     half_a, half_b = a.size / 2, b.size / 2
-    inner = np.minimum(a.center + half_a, b.center + half_b) - np.maximum(a.center - half_a, b.center - half_b)
+    inner = np.minimum(a.center + half_a, b.center + half_b) - np.maximum(
+        a.center - half_a, b.center - half_b
+    )
     if inner.min() <= 0:
         return 0.0
     return float(inner.prod() / (a.size**2 + b.size**2 - inner.prod()))

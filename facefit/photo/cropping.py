@@ -24,7 +24,9 @@ def square_to_photo(center_xy, side: float, size: int, angle: float = 0.0) -> Fl
     return np.array([[*linear[0], offset[0]], [*linear[1], offset[1]], [0.0, 0.0, 1.0]])
 
 
-def warp(pixels: np.ndarray, crop_to_photo: np.ndarray, size: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+def warp(
+    pixels: np.ndarray, crop_to_photo: np.ndarray, size: int, border: int = cv2.BORDER_REPLICATE
+) -> np.ndarray:
     """Resample (H, W, C) pixels (any dtype OpenCV knows) into a (size, size, C) crop, bilinear.
 
     Where the crop is coarser than the photograph, the photograph is first reduced by area averaging to about the crop's
@@ -72,7 +74,7 @@ def crop(
     return linear.astype(np.float32), matrix.astype(np.float32), inside.astype(np.float32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _linear_of_byte() -> np.ndarray:
     """Linear light of the 256 sRGB values, made on first use because it starts JAX."""
     return np.asarray(srgb_to_linear(np.arange(256, dtype=np.float32) / 255), np.float32)

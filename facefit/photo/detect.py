@@ -50,14 +50,18 @@ def choose(pixels: np.ndarray, faces: list[FaceFound], choice: str) -> FaceFound
         numbers = []
     if len(numbers) == 1 and numbers[0].is_integer():
         if not 1 <= numbers[0] <= len(faces):
-            raise InputError(f'--face {choice}: {len(faces)} face(s) were found; say 1 to {len(faces)}, or "largest".')
+            raise InputError(
+                f'--face {choice}: {len(faces)} face(s) were found; say 1 to {len(faces)}, or "largest".'
+            )
         return faces[int(numbers[0]) - 1]
     if len(numbers) == 2 and all(map(math.isfinite, numbers)):
         point = np.array(numbers) + 0.5
         if not any(_distance(f, point) == 0 for f in faces):
             faces = faces + faces_near(pixels, point)
         return min(faces, key=lambda f: (_distance(f, point), f.size))
-    raise InputError(f'--face {choice}: say "largest", a number N (the N-th face from the left) or a pixel x,y.')
+    raise InputError(
+        f'--face {choice}: say "largest", a number N (the N-th face from the left) or a pixel x,y.'
+    )
 
 
 def faces_near(pixels: np.ndarray, point: np.ndarray) -> list[FaceFound]:
@@ -88,7 +92,9 @@ def _stages(pixels: np.ndarray) -> Iterator[tuple[str, float, list[Square]]]:
     yield "BlazeFace", MIN_SCORE, blaze([blazeface.whole(pixels)])
     yield "BlazeFace", MIN_SCORE_LATE, blaze([blazeface.whole(pixels, zoom=1.7)])
     yield "HOG", MIN_SCORE_LATE, _hog(pixels)
-    turned = [blazeface.whole(pixels, angle=math.radians(a), zoom=1.2) for a in (90, -90, 180, 45, -45, 135, -135)]
+    turned = [
+        blazeface.whole(pixels, angle=math.radians(a), zoom=1.2) for a in (90, -90, 180, 45, -45, 135, -135)
+    ]
     yield "BlazeFace, turned", MIN_SCORE_LATE, blaze(turned)
     for count in (2, 4):
         yield "BlazeFace, tiles", MIN_SCORE_LATE, blaze(_tiles(pixels, count))
@@ -96,7 +102,9 @@ def _stages(pixels: np.ndarray) -> Iterator[tuple[str, float, list[Square]]]:
 
 
 def _square_of_detection(found: blazeface.Detection) -> Square:
-    return Square((float(found.center[0]), float(found.center[1])), found.size * face_mesh.MARGIN, found.angle)
+    return Square(
+        (float(found.center[0]), float(found.center[1])), found.size * face_mesh.MARGIN, found.angle
+    )
 
 
 def _confirm(pixels: np.ndarray, squares: list[Square], threshold: float, name: str) -> list[FaceFound]:
@@ -134,7 +142,7 @@ def _distance(face: FaceFound, point: np.ndarray) -> float:
     return float(np.linalg.norm(np.maximum(np.maximum(low - point, point - high), 0)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hog_detector():
     import dlib  # here, because importing it takes a moment that most photographs do not need
 
@@ -148,7 +156,9 @@ def _hog(pixels: np.ndarray) -> list[Square]:
     except ImportError:
         return []
     scale = min(2.0, _HOG_SIDE / max(pixels.shape[:2]))
-    image = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    image = cv2.resize(
+        pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
     boxes, _, _ = detector.run(np.ascontiguousarray(image), 0, -0.2)
     squares = []
     for box in boxes:

@@ -15,6 +15,7 @@ from facefit.photo import cropping, network
 SIZE = 192  # side of the network's input, pixels
 BATCH = 6  # squares a call: one size, so that the network is compiled once
 MARGIN = 1.5  # side of the square over the longer side of the face's box, as in the original pipeline
+_FIRST_POINT = {"lips": 61, "right_eye": 33, "left_eye": 263}
 RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners, the subject's right and left
 
 
@@ -28,15 +29,21 @@ class Square:
     mirrored: bool = False
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled():
     graph, weights = network.load("face_mesh")
     weights = jax.device_put(weights)
+    # The points that a region's own network places again are those its frame was drawn around, in the same order.
+    frames = [np.asarray(o["points"]) for o in graph["operations"] if o["op"] == "frame"]
+    regions = {name: next(f for f in frames if f[0] == first) for name, first in _FIRST_POINT.items()}
 
     @jax.jit
     def run(weights, images: Float[Array, "B 192 192 3"]):
         out = network.forward(graph, weights, images)
-        return out["mesh"].reshape(-1, 468, 3), out["score"][:, 0]
+        mesh = out["mesh"].reshape(-1, 468, 3)
+        for region, indices in regions.items():
+            mesh = mesh.at[:, indices, :2].set(out[region])
+        return mesh, jax.nn.sigmoid(out["score"].reshape(-1))
 
     return functools.partial(run, weights)
 
@@ -81,7 +88,7 @@ def square_of(points: Float[np.ndarray, "468 3"], margin: float = MARGIN) -> Squ
     return Square((float(center[0]), float(center[1])), float((high - low).max() * margin), angle)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def mirror_permutation() -> np.ndarray:
     """Which point of a mirrored face is which of the face: mirrored[i] is the mirror image of point permutation[i]."""
     return network.load("face_mesh")[1]["mirror_permutation"].astype(np.int32)

@@ -12,7 +12,9 @@ from facefit.photo.read import read_pixels
 from facefit.photo.records import Photograph
 
 
-def read_photograph(path: str | Path, face: str = "largest", landmarks: str | Path | None = None) -> Photograph:
+def read_photograph(
+    path: str | Path, face: str = "largest", landmarks: str | Path | None = None
+) -> Photograph:
     """Read a photograph, find its faces, choose one and find its landmarks.
 
     Args:

@@ -36,7 +36,9 @@ def read_pixels(path: str | Path) -> tuple[UInt8[np.ndarray, "H W 3"], float | N
     data = _read_bytes(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures and of odd EXIF data; both are dealt with here
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of large pictures and of odd EXIF data; both are dealt with here
             image = Image.open(io.BytesIO(data))
             _check_size(path, image.size)
             exif = _exif(image)
@@ -96,7 +98,9 @@ def _read_bytes(path: Path) -> bytes:
         if status.st_size == 0:
             raise InputError(f"{path}: the file is empty. Copy the photograph again from its source.")
         if status.st_size > MAX_BYTES:
-            raise InputError(f"{path}: {status.st_size / 1e6:.0f} MB is too large for a photograph. Save it as a JPEG.")
+            raise InputError(
+                f"{path}: {status.st_size / 1e6:.0f} MB is too large for a photograph. Save it as a JPEG."
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file. Check the path.") from None
@@ -144,7 +148,13 @@ def _exif(image: Image.Image) -> dict[int, float]:
 def _deep_grey(image: Image.Image) -> np.ndarray:
     """Grey pictures of more than 8 bits, which Pillow would clip instead of scaling: 16 bits, or floats in [0, 1]."""
     values = np.asarray(image, np.float32)
-    full = 1.0 if image.mode.startswith("F") and values.max() <= 1.0 else 255.0 if values.max() <= 255 else 65535.0
+    full = (
+        1.0
+        if image.mode.startswith("F") and values.max() <= 1.0
+        else 255.0
+        if values.max() <= 255
+        else 65535.0
+    )
     grey = Image.fromarray(np.clip(values * (255 / full) + 0.5, 0, 255).astype(np.uint8))
     grey.info["exif"] = image.info.get("exif", b"")
     return np.asarray(ImageOps.exif_transpose(grey).convert("RGB"))
@@ -163,7 +173,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "srgb" not in ImageCms.getProfileDescription(source).lower():
-                image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+                image = ImageCms.profileToProfile(
+                    image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+                )
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile, or one for another mode: the numbers are taken as sRGB
     image = image.convert("RGB")
