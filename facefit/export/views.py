@@ -1,0 +1,134 @@
+"""One photograph with the posed mesh in front of its camera, and what can be drawn from that without a new compilation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from facefit_kernels import rasterize
+from jaxtyping import Float, Int, UInt8
+
+from facefit.export.checks import require_finite
+from facefit.render.camera import clip_coordinates
+
+
+@dataclasses.dataclass(frozen=True)
+class PosedView:
+    """A photograph and the mesh that was fitted to it.
+
+    Attributes:
+        pixels: sRGB, upright, (H, W, 3).
+        vertices: in the OpenCV camera frame, millimetres, (V, 3).
+        matrix: pinhole matrix of the photograph, first pixel's centre at (0.5, 0.5), (3, 3).
+        lighting: spherical harmonics, linear RGB, camera frame, (9, 3).
+    """
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+    vertices: Float[np.ndarray, "V 3"]
+    matrix: Float[np.ndarray, "3 3"]
+    lighting: Float[np.ndarray, "9 3"]
+
+    def __post_init__(self) -> None:
+        for name in ("vertices", "matrix", "lighting"):
+            require_finite(np.asarray(getattr(self, name)), name)
+
+
+class Surface(NamedTuple):
+    """What every pixel of a drawing shows: triangle or -1, (H, W), and barycentric weights, (H, W, 3)."""
+
+    face: np.ndarray
+    barycentric: np.ndarray
+
+    def interpolate(self, values: Float[np.ndarray, "V C"], faces: Int[np.ndarray, "F 3"]) -> np.ndarray:
+        """Values of the vertices at every pixel, (H, W, C), zero where nothing is shown."""
+        shown = self.face >= 0
+        result = np.zeros((*self.face.shape, np.shape(values)[1]), np.float32)
+        corners = np.asarray(faces)[self.face[shown]]
+        weights = self.barycentric[shown]
+        result[shown] = sum(weights[:, k, None] * values[corners[:, k]] for k in range(3))
+        return result
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _rasterize(clip, faces, size):
+    fragments = rasterize(clip, faces, size)
+    return fragments.face_index[..., 0], fragments.barycentric[..., 0, :]
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _rasterize_camera(vertices, faces, matrix, size):
+    return _rasterize(clip_coordinates(vertices, matrix, size), faces, size)
+
+
+def draw(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], matrix: Float[np.ndarray, "3 3"], size: tuple[int, int]
+) -> Surface:
+    """The visible surface of a mesh in the camera frame. Compiled once for each `size` and mesh, not for each photo."""
+    shown = _rasterize_camera(np.asarray(vertices, np.float32), faces, np.asarray(matrix, np.float32), size)
+    return Surface(*(np.asarray(part) for part in shown))
+
+
+def draw_atlas(uv: Float[np.ndarray, "T 2"], uv_faces: Int[np.ndarray, "F 3"], size: int) -> Surface:
+    """The surface that every texel of a square texture shows; row 0 is v = 1, as pictures are stored."""
+    uv = np.asarray(uv, np.float32)
+    flat = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], np.zeros(len(uv)), np.ones(len(uv))], 1).astype(np.float32)
+    return Surface(*(np.asarray(part) for part in _rasterize(flat, uv_faces, (size, size))))
+
+
+def project(points: Float[np.ndarray, "... 3"], matrix: Float[np.ndarray, "3 3"]) -> np.ndarray:
+    """Camera frame to pixels, on the host, (..., 2); points nearer than 1 mm are treated as 1 mm away."""
+    homogeneous = np.asarray(points) @ np.asarray(matrix, np.float32).T
+    return homogeneous[..., :2] / np.maximum(homogeneous[..., 2:], 1.0)
+
+
+class SquareCrop(NamedTuple):
+    """A square window of a photograph: its upper left corner and side in pixels, and the side it is drawn with."""
+
+    corner: np.ndarray
+    side: float
+    size: int
+
+    def matrix(self) -> np.ndarray:
+        """Photograph pixels to window pixels, (3, 3)."""
+        scale = self.size / self.side
+        return np.array(
+            [[scale, 0, -scale * self.corner[0]], [0, scale, -scale * self.corner[1]], [0, 0, 1]], np.float32
+        )
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The window out of a picture (H, W, C), smoothed first where it shrinks; the picture's edge goes on outside."""
+        import cv2
+
+        first = np.floor(self.corner).astype(int) - 2
+        last = np.ceil(self.corner + self.side).astype(int) + 2
+        height, width = pixels.shape[:2]
+        x0, y0 = np.clip(first, 0, [width - 1, height - 1])
+        x1, y1 = np.clip(last, [x0 + 1, y0 + 1], [width, height])
+        part, corner = pixels[y0:y1, x0:x1], self.corner - [x0, y0]
+        scale = self.size / self.side
+        if scale < 1:
+            small = max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale))
+            stretch = np.array([small[0] / part.shape[1], small[1] / part.shape[0]])
+            part, corner = cv2.resize(part, small, interpolation=cv2.INTER_AREA), corner * stretch
+        else:
+            stretch = np.ones(2)
+        step = stretch / scale
+        warp = np.array([[step[0], 0, corner[0] + 0.5 * step[0] - 0.5], [0, step[1], corner[1] + 0.5 * step[1] - 0.5]])
+        return cv2.warpAffine(
+            part,
+            warp,
+            (self.size, self.size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
+
+def head_crop(view: PosedView, focus: np.ndarray, size: int, margin: float = 0.15) -> SquareCrop:
+    """The square around the projected vertices `focus` (boolean, (V,)), wider by `margin` of its side all around."""
+    points = project(view.vertices[focus], view.matrix)
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = max(float((high - low).max()) * (1 + 2 * margin), 4.0)
+    return SquareCrop((low + high) / 2 - side / 2, side, size)
