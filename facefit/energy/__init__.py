@@ -1,0 +1,1 @@
+"""Residual terms and robust weights: the energy that fitting minimises."""

@@ -1,0 +1,100 @@
+"""The photometric term at the pixels that a rasterizer has assigned to triangles.
+
+With visibility held fixed a pixel's colour is a smooth function of all parameters: where its ray meets its triangle
+(the barycentric weights move as the triangle moves), the albedo and normal there, and the light. This is the renderer
+without its silhouettes, at chosen pixels only, and cheap enough for dense Jacobians.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from facefit.color import linear_to_srgb
+from facefit.energy.robust import geman_mcclure
+from facefit.render.lighting import shade
+from facefit.render.mesh import normalize
+
+
+@struct.dataclass
+class PixelSample:
+    """M pixels of one photograph and the triangles seen there.
+
+    Attributes:
+        corner: vertex indices of the triangle at each pixel, (M, 3).
+        ray: direction of the pixel's ray in the camera frame, z = 1, for a focal length of one pixel: (x, y) are
+            offsets from the principal point in pixels, (M, 2).
+        color: the photograph's linear RGB, (M, 3).
+        weight: 0 where the pixel does not count (no triangle, not skin, outside the photograph), (M,).
+    """
+
+    corner: Int[Array, "M 3"]
+    ray: Float[Array, "M 2"]
+    color: Float[Array, "M 3"]
+    weight: Float[Array, " M"]
+
+
+def ray_barycentric(
+    a: Float[Array, "M 3"], b: Float[Array, "M 3"], c: Float[Array, "M 3"], ray: Float[Array, "M 3"]
+) -> Float[Array, "M 3"]:
+    """Barycentric weights at which rays from the origin meet the planes of triangles (perspective-correct).
+
+    They are the signed volumes that the ray spans with the opposite edges, divided by their sum.
+    """
+    volumes = jnp.stack(
+        [
+            jnp.sum(ray * jnp.cross(b, c), -1),
+            jnp.sum(ray * jnp.cross(c, a), -1),
+            jnp.sum(ray * jnp.cross(a, b), -1),
+        ],
+        axis=-1,
+    )
+    total = jnp.sum(volumes, -1, keepdims=True)
+    return volumes / jnp.where(jnp.abs(total) < 1e-6, 1e-6, total)
+
+
+def rendered_colors(
+    vertices_camera: Float[Array, "V 3"],
+    albedo: Float[Array, "V 3"],
+    smooth_normals: Float[Array, "V 3"],
+    lighting: Float[Array, "9 3"],
+    focal: Float[Array, ""],
+    sample: PixelSample,
+) -> Float[Array, "M 3"]:
+    """Linear colours of the model at the sample's pixels.
+
+    Args:
+        vertices_camera: camera frame, millimetres.
+        albedo: linear RGB of the vertices.
+        smooth_normals: unit vertex normals, camera frame, held fixed: their value is used, while the derivative of
+            the normal is that of the pixel's own triangle. The two differ by the curvature within one ring of
+            triangles, and the second needs no sum over neighbours.
+        focal: pixels.
+    """
+    corners = vertices_camera[sample.corner]
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    ray = jnp.concatenate([sample.ray / focal, jnp.ones_like(sample.ray[:, :1])], -1)
+    weights = ray_barycentric(a, b, c, ray)
+    facet = normalize(jnp.cross(b - a, c - a))
+    interpolated = jnp.einsum("mk,mkc->mc", weights, jax.lax.stop_gradient(smooth_normals)[sample.corner])
+    normal = normalize(interpolated + facet - jax.lax.stop_gradient(facet))
+    surface = jnp.einsum("mk,mkc->mc", weights, albedo[sample.corner])
+    return shade(surface, normal, lighting)
+
+
+def photometric_residuals(
+    rendered: Float[Array, "M 3"], sample: PixelSample, sigma: float, outlier: float
+) -> Float[Array, "M 3"]:
+    """Robust differences of rendered and photographed colours, in standard deviations.
+
+    Differences are taken of sRGB values: cameras' noise, and what a model cannot explain of skin, are about equally
+    large there for light and dark skin, while linear light would all but ignore the dark.
+
+    Args:
+        sigma: standard deviation of an sRGB value in [0, 1].
+        outlier: scale of the Geman-McClure penalty, standard deviations.
+    """
+    difference = (linear_to_srgb(rendered) - linear_to_srgb(sample.color)) / sigma
+    return jnp.sqrt(sample.weight)[:, None] * geman_mcclure(difference, outlier)

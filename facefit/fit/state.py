@@ -1,0 +1,48 @@
+"""The solver's parameters: like those of the model, but with a camera that is well conditioned in a picture."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from facefit.fit.observation import Observation
+
+
+@struct.dataclass
+class Shared:
+    """Common to all photographs: identity (I,), albedo (A,), and the focal length of every camera in log px, (G,)."""
+
+    identity: Float[Array, " I"]
+    albedo: Float[Array, " A"]
+    log_focal: Float[Array, " G"]
+
+
+@struct.dataclass
+class View:
+    """Of one photograph. The face's place and size in the picture stand for its translation: changing the focal length
+    then leaves the picture of the face almost as it is, which keeps the two from fighting.
+
+    Attributes:
+        expression: (E,).
+        rotation: axis-angle, camera frame, (3,).
+        place: where the model's origin projects to, crop pixels, (2,).
+        log_scale: logarithm of crop pixels per millimetre at the origin's depth, ().
+        lighting: (9, 3).
+    """
+
+    expression: Float[Array, " E"]
+    rotation: Float[Array, "3"]
+    place: Float[Array, "2"]
+    log_scale: Float[Array, ""]
+    lighting: Float[Array, "9 3"]
+
+
+def camera(
+    shared: Shared, view: View, observation: Observation
+) -> tuple[Float[Array, ""], Float[Array, "3"]]:
+    """Focal length in crop pixels, and the translation in millimetres."""
+    focal = jnp.exp(shared.log_focal[observation.focal_group]) / observation.photo_px
+    depth = focal * jnp.exp(-view.log_scale)
+    aside = (view.place - observation.principal) / focal * depth
+    return focal, jnp.concatenate([aside, depth[None]])

@@ -1,0 +1,70 @@
+"""The parts of a model that fitting looks at, gathered once per model on the host."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from facefit.model import FaceModel, SurfacePoints, at_points, crop
+
+# Face Mesh points on the border of the network's face: the outline of the cheeks and the chin in most poses.
+OVAL468 = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+JAW68 = tuple(range(17))
+_CANDIDATES = 900
+
+
+@struct.dataclass
+class FittingSurface:
+    """A model cut down to what a photograph can show.
+
+    Attributes:
+        surface: the drawn vertices and triangles, without the mouth's inside and hidden shells.
+        landmarks: the model at its 468 and then its 68 landmarks, without triangles.
+        landmark_corner: vertices of `surface` around each landmark, (536, 3), for its normal.
+        sigma468: scatter of the dense landmarks, fraction of the outer-eye distance, (468,).
+        outline: vertices of `surface` that may form the face's outline, (C,).
+        photometric: how much a vertex's colour counts: 1 on skin, less where the albedo prior knows little, (V,).
+    """
+
+    surface: FaceModel
+    landmarks: FaceModel
+    landmark_corner: Int[Array, "L 3"]
+    sigma468: Float[Array, " 468"]
+    outline: Int[Array, " C"]
+    photometric: Float[Array, " V"]
+
+
+def _region(model: FaceModel, name: str) -> np.ndarray:
+    return np.asarray(model.regions.get(name, np.zeros(model.mean.shape[0], np.float32)))
+
+
+def fitting_surface(model: FaceModel) -> FittingSurface:
+    """Selects what fitting needs of a model."""
+    hidden = np.maximum(_region(model, "inner"), _region(model, "hidden"))
+    part = crop(model, hidden < 0.5)
+    points = SurfacePoints(
+        jnp.concatenate([part.landmarks468.face, part.landmarks68.face]),
+        jnp.concatenate([part.landmarks468.barycentric, part.landmarks68.barycentric]),
+    )
+    outside = np.max([_region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
+    used = np.zeros(part.mean.shape[0], bool)
+    used[np.asarray(part.faces).ravel()] = True
+    face = np.flatnonzero((_region(part, "skin") > 0.5) & (outside < 0.5) & used)
+    outline = face[np.unique(np.linspace(0, len(face) - 1, min(_CANDIDATES, len(face))).astype(int))]
+    photometric = np.clip(_region(part, "skin") + _region(part, "lips"), 0, 1)
+    for name in ("neck", "ears", "scalp", "eyes"):
+        photometric = photometric * (1.0 - _region(part, name))
+    photometric = photometric * (1.0 - 0.5 * _region(part, "brows"))
+    return FittingSurface(
+        surface=part,
+        landmarks=at_points(part, points),
+        landmark_corner=part.faces[points.face],
+        sigma468=part.landmark_sigma468,
+        outline=jnp.asarray(outline, jnp.int32),
+        photometric=jnp.asarray(photometric, jnp.float32),
+    )
