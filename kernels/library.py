@@ -7,13 +7,14 @@ import functools
 
 import jax
 
-from facefit_kernels import native_build
-
-_FUNCTIONS = ()
+_FUNCTIONS = ("rasterize", "surface_forward", "surface_backward", "interpolate", "interpolate_forward",
+              "interpolate_backward")
 
 
 @functools.cache
 def _state() -> tuple[bool, str]:
+    from facefit_kernels import native_build  # late: `python -m` runs that module itself
+
     if not native_build.LIBRARY.is_file():
         return False, (f"{native_build.LIBRARY.name} is not built (it needs a C++ compiler: install one and run "
                        "`python -m facefit_kernels.native_build`)")
@@ -37,3 +38,8 @@ def load() -> bool:
 def reason() -> str:
     """What became of the native library, in words for a person."""
     return _state()[1]
+
+
+def call(name: str, result_shapes, *operands):
+    """Calls a function of the library. A batch made by `vmap` is one call; an operand that is not batched is shared."""
+    return jax.ffi.ffi_call(f"facefit_{name}", result_shapes, vmap_method="expand_dims")(*operands)

@@ -16,8 +16,8 @@ LIBRARY = FOLDER / ("libfacefit_kernels.dylib" if sys.platform == "darwin" else 
 
 # -ffp-contract=off: a fused multiply-add rounds once where the reference rounds twice, and the face indices of both
 # must be equal. -O3 without -march: a wheel runs on any machine of its architecture.
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-math-errno",
-         "-fvisibility=hidden", "-fno-exceptions")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=off",
+ "-fno-math-errno")
 
 
 def compiler() -> str | None:

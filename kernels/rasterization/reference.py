@@ -71,7 +71,8 @@ def _covered(corners: Float[Array, "... 3 4"], pixel_x: Float[Array, "..."], pix
     return (positive | negative) & (depth >= -1) & (depth <= 1), depth
 
 
-def _bounds(corners: Float[Array, "F 3 4"], size: tuple[int, int]) -> tuple[Array, Array, Array, Array]:
+def _bounds(corners: Float[Array, "F 3 4"], exists: Array, size: tuple[int, int]
+            ) -> tuple[Array, Array, Array, Array]:
     """First column, first row, columns and rows of the pixels a triangle may cover; zero columns where it has none."""
     height, width = size
     first, last = [], []
@@ -80,14 +81,14 @@ def _bounds(corners: Float[Array, "F 3 4"], size: tuple[int, int]) -> tuple[Arra
         low, high = jnp.min(corners[..., axis], axis=-1), jnp.max(corners[..., axis], axis=-1)
         low = jnp.where(in_front, jnp.ceil(low - 0.5), 0.0)
         high = jnp.where(in_front, jnp.floor(high - 0.5), float(count))
-        # Written so that NaN gives an empty range.
-        first.append(jnp.clip(jnp.where(low == low, low, count), 0, count).astype(jnp.int32))
-        last.append(jnp.clip(jnp.where(high == high, high, -1), -1, count - 1).astype(jnp.int32))
+        first.append(jnp.clip(low, 0, count).astype(jnp.int32))
+        last.append(jnp.clip(high, -1, count - 1).astype(jnp.int32))
     w, z = corners[..., 3], corners[..., 2]
     x, y = corners[..., 0], corners[..., 1]
     outside = (jnp.all(w <= 0, -1) | jnp.all(z < -w, -1) | jnp.all(z > w, -1) | jnp.all(x < 0, -1)
                | jnp.all(y < 0, -1) | jnp.all(x > width * w, -1) | jnp.all(y > height * w, -1))
-    columns = jnp.where(outside, 0, jnp.maximum(last[0] - first[0] + 1, 0))
+    drawn = exists & ~outside & jnp.all(jnp.isfinite(corners), axis=(-1, -2))
+    columns = jnp.where(~drawn, 0, jnp.maximum(last[0] - first[0] + 1, 0))
     rows = jnp.maximum(last[1] - first[1] + 1, 0)
     return first[0], first[1], jnp.where(rows > 0, columns, 0), rows
 
@@ -102,11 +103,12 @@ def visible_faces(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], 
     """
     height, width = size
     count = faces.shape[0]
-    if count == 0 or height == 0 or width == 0:
+    if count == 0 or vertices_clip.shape[0] == 0 or height == 0 or width == 0:
         return jnp.full(size, -1, jnp.int32)
     vertices = jax.lax.stop_gradient(screen_vertices(vertices_clip, size))
     corners = vertices[faces]
-    column, row, columns, rows = _bounds(corners, size)
+    exists = jnp.all((faces >= 0) & (faces < vertices_clip.shape[0]), axis=-1)
+    column, row, columns, rows = _bounds(corners, exists, size)
     side = jnp.maximum(columns, rows)
     classes = sum((side > window).astype(jnp.int32) for window in _WINDOWS)
     classes = jnp.where(columns > 0, classes, len(_WINDOWS) + 1)
@@ -184,7 +186,7 @@ def _relative_corners(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3
 def surface(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
             ) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
     """Perspective-correct barycentric coordinates and z_ndc at every pixel's centre, differentiable in the vertices."""
-    if faces.shape[0] == 0:
+    if faces.shape[0] == 0 or vertices_clip.shape[0] == 0:
         return jnp.zeros((*face_index.shape, 3)), jnp.ones(face_index.shape)
     relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
     hit = face_index >= 0
@@ -205,7 +207,7 @@ def signed_distance(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"]
     Of a centre inside a triangle the nearest line is also the nearest edge. The lines are taken in homogeneous
     coordinates, so a triangle that crosses the camera's plane has the distances of its visible part.
     """
-    if faces.shape[0] == 0:
+    if faces.shape[0] == 0 or vertices_clip.shape[0] == 0:
         return jnp.zeros(face_index.shape)
     relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
     hit = face_index >= 0

@@ -1,0 +1,25 @@
+// The library's entry points: what XLA calls by name, each a loop of one of the headers beside this file.
+
+#include "interpolation.h"
+#include "rasterization.h"
+
+using namespace facefit;
+
+#define FACEFIT_POOL ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_rasterize, rasterize,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Ret<Ints>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_surface_forward, surface_forward,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_surface_backward, surface_backward,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate, interpolate,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate_forward, interpolate_forward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate_backward, interpolate_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>()
+                                  .Ret<Floats>().Ret<Floats>());

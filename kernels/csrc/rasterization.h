@@ -1,0 +1,164 @@
+// Loops of rasterization on the CPU: visible faces, then barycentric coordinates and depth with their derivatives.
+#pragma once
+
+#include <limits>
+
+#include "parallel.h"
+#include "surface.h"
+
+namespace facefit {
+
+using Floats = ffi::Buffer<ffi::F32>;
+using Ints = ffi::Buffer<ffi::S32>;
+using FloatResult = ffi::Result<Floats>;
+using IntResult = ffi::Result<Ints>;
+
+// The corners of face f; false where f is no face or names a vertex that does not exist.
+inline bool corners_of(const int32_t* faces, int64_t face_count, int64_t vertex_count, int64_t f,
+                       const int32_t** corners) {
+  if (f < 0 || f >= face_count) return false;
+  const int32_t* c = faces + 3 * f;
+  *corners = c;
+  auto there = [&](int32_t v) { return v >= 0 && v < vertex_count; };
+  return there(c[0]) && there(c[1]) && there(c[2]);
+}
+
+// vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
+inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, IntResult face_index,
+                            FloatResult barycentric, FloatResult depth) {
+  const Batch batch(*face_index, 2);
+  const auto v = operand<float>(vertices, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  const int64_t rank = face_index->dimensions().size();
+  const int height = (int)face_index->dimensions()[rank - 2], width = (int)face_index->dimensions()[rank - 1];
+  const int64_t pixels = (int64_t)height * width, V = v.dim(0), F = f.dim(0), B = batch.count();
+  if (pixels == 0 || B == 0) return ffi::Error::Success();
+  const float half_x = 0.5f * width, half_y = 0.5f * height;
+
+  std::vector<Vertex> screen(B * V);
+  std::vector<Bounds> box(B * F);
+  const int64_t chunks = B >= 8 ? 1 : 8;
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    const float* clip = v.at(b);
+    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
+      screen[b * V + i] = screen_vertex(clip + 4 * i, half_x, half_y);
+  });
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    const int32_t* triangles = f.at(b);
+    const Vertex* s = screen.data() + b * V;
+    for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i) {
+      const int32_t* k;
+      box[b * F + i] = corners_of(triangles, F, V, i, &k) ? bounds(s[k[0]], s[k[1]], s[k[2]], width, height)
+                                                           : Bounds{1, 1, 0, 0};
+    }
+  });
+  // Bands of rows; in each, faces in rising order, so that a strict comparison leaves the lower index at equal depth.
+  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
+  const int64_t bands = std::min<int64_t>(height, B >= 4 * threads ? 1 : 4 * threads);
+  parallel_for(pool, B * bands, [&](int64_t task) {
+    const int64_t b = task / bands, band = task % bands;
+    const int first = (int)(height * band / bands), last = (int)(height * (band + 1) / bands) - 1;
+    const int32_t* triangles = f.at(b);
+    const float* clip = v.at(b);
+    const Vertex* s = screen.data() + b * V;
+    const Bounds* boxes = box.data() + b * F;
+    int32_t* index = face_index->typed_data() + b * pixels;
+    float* z = depth->typed_data() + b * pixels;
+    float* weights = barycentric->typed_data() + 3 * b * pixels;
+    std::fill(index + (int64_t)first * width, index + (int64_t)(last + 1) * width, -1);
+    std::fill(z + (int64_t)first * width, z + (int64_t)(last + 1) * width, std::numeric_limits<float>::infinity());
+    for (int64_t i = 0; i < F; ++i) {
+      const Bounds r = boxes[i];
+      const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
+      if (r.first_x > r.last_x || y0 > y1) continue;
+      const Vertex a = s[triangles[3 * i]], bb = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
+      for (int y = y0; y <= y1; ++y)
+        for (int x = r.first_x; x <= r.last_x; ++x) {
+          float d;
+          const int64_t at = (int64_t)y * width + x;
+          if (covers(a, bb, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
+        }
+    }
+    Surface value;
+    for (int y = first; y <= last; ++y)
+      for (int x = 0; x < width; ++x) {
+        const int64_t at = (int64_t)y * width + x;
+        const int32_t* k;
+        const bool hit = corners_of(triangles, F, V, index[at], &k);
+        if (hit) {
+          const float* const corner[3] = {clip + 4 * k[0], clip + 4 * k[1], clip + 4 * k[2]};
+          surface_at(corner, x + 0.5f, y + 0.5f, half_x, half_y, &value);
+        }
+        for (int j = 0; j < 3; ++j) weights[3 * at + j] = hit ? value.barycentric[j] : 0.0f;
+        z[at] = hit ? value.depth : 1.0f;
+      }
+  });
+  return ffi::Error::Success();
+}
+
+// Calls each(b, part, corners, surface, pixel) for every pixel that shows a face.
+template <typename Each>
+inline void every_surface(ffi::ThreadPool& pool, const Batch& batch, int64_t parts, const Floats& vertices,
+                          const Ints& faces, const Ints& face_index, const Each& each) {
+  const auto v = operand<float>(vertices, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  const auto index = operand<int32_t>(face_index, batch, 2);
+  const int64_t height = index.dim(0), width = index.dim(1);
+  const float half_x = 0.5f * width, half_y = 0.5f * height;
+  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+    const int64_t b = task / parts, part = task % parts;
+    const int32_t *triangles = f.at(b), *shown = index.at(b), *k;
+    const float* clip = v.at(b);
+    Surface value;
+    for (int64_t y = height * part / parts; y < height * (part + 1) / parts; ++y)
+      for (int64_t x = 0; x < width; ++x) {
+        const int64_t at = y * width + x;
+        if (!corners_of(triangles, f.dim(0), v.dim(0), shown[at], &k)) continue;
+        const float* const corner[3] = {clip + 4 * k[0], clip + 4 * k[1], clip + 4 * k[2]};
+        if (surface_at(corner, x + 0.5f, y + 0.5f, half_x, half_y, &value)) each(b, part, k, value, at);
+      }
+  });
+}
+
+// vertices (V, 4), faces (F, 3), face_index (H, W), tangent of vertices (V, 4) -> tangents of barycentric and depth
+inline ffi::Error surface_forward(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints face_index, Floats tangent,
+                                  FloatResult d_barycentric, FloatResult d_depth) {
+  const Batch batch(*d_depth, 2);
+  const auto t = operand<float>(tangent, batch, 2);
+  const int64_t pixels = batch.count() ? d_depth->element_count() / batch.count() : 0;
+  float *weights = d_barycentric->typed_data(), *z = d_depth->typed_data();
+  std::fill(weights, weights + d_barycentric->element_count(), 0.0f);
+  std::fill(z, z + d_depth->element_count(), 0.0f);
+  if (pixels == 0) return ffi::Error::Success();
+  every_surface(pool, batch, 4, vertices, faces, face_index,
+                [&](int64_t b, int64_t, const int32_t* k, const Surface& value, int64_t at) {
+                  const float* d = t.at(b);
+                  const float* const corner[3] = {d + 4 * k[0], d + 4 * k[1], d + 4 * k[2]};
+                  surface_jvp(value, corner, weights + 3 * (b * pixels + at), z + b * pixels + at);
+                });
+  return ffi::Error::Success();
+}
+
+// vertices, faces, face_index, gradients of barycentric (H, W, 3) and depth (H, W) -> gradient of vertices (V, 4)
+inline ffi::Error surface_backward(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints face_index,
+                                   Floats g_barycentric, Floats g_depth, FloatResult g_vertices) {
+  const Batch batch(*g_vertices, 2);
+  const auto gb = operand<float>(g_barycentric, batch, 3);
+  const auto gd = operand<float>(g_depth, batch, 2);
+  float* result = g_vertices->typed_data();
+  std::fill(result, result + g_vertices->element_count(), 0.0f);
+  if (g_vertices->element_count() == 0) return ffi::Error::Success();
+  Gather gather(batch.count(), g_vertices->element_count() / batch.count());
+  every_surface(pool, batch, gather.parts(), vertices, faces, face_index,
+                [&](int64_t b, int64_t part, const int32_t* k, const Surface& value, int64_t at) {
+                  float* g = gather.part(result, b, part);
+                  float* const corner[3] = {g + 4 * k[0], g + 4 * k[1], g + 4 * k[2]};
+                  surface_vjp(value, gb.at(b) + 3 * at, gd.at(b)[at], corner);
+                });
+  gather.add(result);
+  return ffi::Error::Success();
+}
+
+}  // namespace facefit

@@ -1,0 +1,90 @@
+// Coverage and depth of one triangle at one pixel's centre: the arithmetic that decides which face a pixel shows.
+//
+// Compile with -ffp-contract=off (nvcc: --fmad=false): the plain-JAX reference does the same operations in the same
+// order, and the face indices of both must be equal.
+#pragma once
+
+#include <cmath>
+
+#ifdef __CUDACC__
+#define FACEFIT_BOTH __host__ __device__ inline
+#else
+#define FACEFIT_BOTH inline
+#endif
+
+namespace facefit {
+
+// Pixels (x / w, y / w); w is 1 in front of the camera, and the vertex's own, scaled, beside and behind it.
+struct Vertex {
+  float x, y, z, w;
+};
+
+FACEFIT_BOTH Vertex screen_vertex(const float* clip, float half_width, float half_height) {
+  const float x = clip[0], y = clip[1], z = clip[2], w = clip[3];
+  const float pixel_x = (x + w) * half_width, pixel_y = (y + w) * half_height;
+  const float a = fabsf(x) > fabsf(y) ? fabsf(x) : fabsf(y);
+  const float b = fabsf(z) > fabsf(w) ? fabsf(z) : fabsf(w);
+  const float largest = a > b ? a : b;
+  const bool front = w > 1e-5f * largest;
+  const float divisor = front ? w : (largest > 1e-30f ? largest : 1e-30f);
+  return {pixel_x / divisor, pixel_y / divisor, z / divisor, front ? 1.0f : w / divisor};
+}
+
+// Twice the signed area that an edge spans with the pixel's centre; corners are relative to the centre.
+FACEFIT_BOTH float edge_function(float ax, float ay, float bx, float by) { return ax * by - ay * bx; }
+
+// What stands for the sign of an edge function that is exactly zero: the centre counts as one a little to the right,
+// and on a horizontal edge a little below.
+FACEFIT_BOTH float edge_tie(const Vertex& a, const Vertex& b) {
+  const float slope_x = a.y * b.w - a.w * b.y;
+  return slope_x != 0.0f ? slope_x : a.w * b.x - a.x * b.w;
+}
+
+// Whether the centre (px, py) is in the triangle abc and between the near and the far plane; `depth` is z / w there.
+FACEFIT_BOTH bool covers(const Vertex& a, const Vertex& b, const Vertex& c, float px, float py, float* depth) {
+  const float ax = a.x - px * a.w, ay = a.y - py * a.w;
+  const float bx = b.x - px * b.w, by = b.y - py * b.w;
+  const float cx = c.x - px * c.w, cy = c.y - py * c.w;
+  const float ea = edge_function(bx, by, cx, cy);
+  const float eb = edge_function(cx, cy, ax, ay);
+  const float ec = edge_function(ax, ay, bx, by);
+  // Most centres of a small triangle's window are outside: two signs that differ settle it.
+  if ((ea > 0 && (eb < 0 || ec < 0)) || (ea < 0 && (eb > 0 || ec > 0)) || (eb > 0 && ec < 0) || (eb < 0 && ec > 0))
+    return false;
+  const float total = (ea * a.w + eb * b.w) + ec * c.w;
+  const float sa = ea != 0 ? ea : edge_tie(b, c);
+  const float sb = eb != 0 ? eb : edge_tie(c, a);
+  const float sc = ec != 0 ? ec : edge_tie(a, b);
+  if (!((total > 0 && sa > 0 && sb > 0 && sc > 0) || (total < 0 && sa < 0 && sb < 0 && sc < 0))) return false;
+  const float d = ((ea * a.z + eb * b.z) + ec * c.z) / total;
+  *depth = d;
+  return d >= -1.0f && d <= 1.0f;
+}
+
+// The pixels a triangle may cover, both ends included; empty where first > last.
+struct Bounds {
+  short first_x, first_y, last_x, last_y;
+};
+
+FACEFIT_BOTH float least(float a, float b, float c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
+FACEFIT_BOTH float most(float a, float b, float c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
+
+FACEFIT_BOTH Bounds bounds(const Vertex& a, const Vertex& b, const Vertex& c, int width, int height) {
+  const Bounds nothing = {1, 1, 0, 0};
+  // Not finite: nothing is drawn. (Infinity times zero is NaN too.)
+  const float zero = (a.x * 0 + a.y * 0 + a.z * 0 + a.w * 0) + (b.x * 0 + b.y * 0 + b.z * 0 + b.w * 0) +
+                     (c.x * 0 + c.y * 0 + c.z * 0 + c.w * 0);
+  if (!(zero == 0.0f)) return nothing;
+  const float w = (float)width, h = (float)height;
+  if ((a.w <= 0 && b.w <= 0 && c.w <= 0) || (a.z < -a.w && b.z < -b.w && c.z < -c.w) ||
+      (a.z > a.w && b.z > b.w && c.z > c.w) || (a.x < 0 && b.x < 0 && c.x < 0) || (a.y < 0 && b.y < 0 && c.y < 0) ||
+      (a.x > w * a.w && b.x > w * b.w && c.x > w * c.w) || (a.y > h * a.w && b.y > h * b.w && c.y > h * c.w))
+    return nothing;
+  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) return {0, 0, (short)(width - 1), (short)(height - 1)};
+  const float x0 = ceilf(least(a.x, b.x, c.x) - 0.5f), x1 = floorf(most(a.x, b.x, c.x) - 0.5f);
+  const float y0 = ceilf(least(a.y, b.y, c.y) - 0.5f), y1 = floorf(most(a.y, b.y, c.y) - 0.5f);
+  return {(short)(x0 < 0 ? 0 : (x0 > w ? w : x0)), (short)(y0 < 0 ? 0 : (y0 > h ? h : y0)),
+          (short)(x1 < -1 ? -1 : (x1 > w - 1 ? w - 1 : x1)), (short)(y1 < -1 ? -1 : (y1 > h - 1 ? h - 1 : y1))};
+}
+
+}  // namespace facefit
