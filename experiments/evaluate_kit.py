@@ -172,7 +172,7 @@ def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> 
         raise PhotoError("; ".join(failures))
     fit = fit_subject(photographs, model, preset=preset)
     if job.kind == "landmarks":
-        save_landmarks(fit.views[0].landmarks68, job.target)
+        save_landmarks(fit, 0, job.target)
         with contextlib.suppress(OSError):
             (job.target.parent / "fits").mkdir(exist_ok=True)
             save_parameters(fit, job.target.parent / "fits" / f"{job.name}.npz")
@@ -233,7 +233,8 @@ def main(settings: Settings) -> None:
         if settings.overlays:
             for number, photograph in enumerate(photographs):
                 suffix = f"@{Path(photograph.path).stem}" if len(job.photos) > 1 else ""
-                save_overlay(fit, number, photograph.pixels, settings.overlays / f"{job.name}{suffix}.png")
+                path = settings.overlays / f"{job.name}{suffix}.png"
+                save_overlay(fit, number, photograph.pixels, path, photograph.landmarks68)
     if settings.score:
         score(settings)
 

@@ -15,6 +15,7 @@ from facefit.errors import InputError, PhotoError
 
 if TYPE_CHECKING:
     from facefit.cli.arguments import Fit
+    from facefit.fit.result import Fit as FitResult
 
 
 def run(arguments: Fit) -> int:
@@ -34,8 +35,20 @@ def run(arguments: Fit) -> int:
             show,
         )
         show("writing the results", 1.0)
-        fit.save(arguments.output, {photograph.path: photograph.pixels for photograph in photographs})
+        unwritten = None
+        try:
+            fit.save(arguments.output, {photograph.path: photograph.pixels for photograph in photographs})
+        except InputError as error:
+            unwritten = error  # what became of the photographs is told first
+    failed = report(fit)
+    if unwritten:
+        raise unwritten
+    print(f"{arguments.output}: mesh.glb and the other results, {time.perf_counter() - start:.1f} s")
+    return PhotoError.exit_status if failed else 0
 
+
+def report(fit: FitResult) -> int:
+    """Prints what became of every photograph; returns how many failed."""
     failed = 0
     for entry in fit.report["photos"]:
         for warning in entry["warnings"]:
@@ -48,8 +61,7 @@ def run(arguments: Fit) -> int:
             print(f"{entry['file']}: {entry['outcome']}, landmarks within {error}")
     for warning in fit.report.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{arguments.output}: mesh.glb and the other results, {time.perf_counter() - start:.1f} s")
-    return PhotoError.exit_status if failed else 0
+    return failed
 
 
 @contextlib.contextmanager

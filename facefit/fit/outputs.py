@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from facefit.color import linear_to_srgb
+from facefit.export.gltf import write_glb
+from facefit.export.landmarks import write_landmarks, write_landmarks3d
+from facefit.export.obj import write_obj, write_png
+from facefit.export.overlay import overlay
+from facefit.export.ply import write_ply
+from facefit.export.texture import bake_texture
+from facefit.export.views import PosedView
 from facefit.fit.result import Fit
-from facefit.model import albedo, surface_points, vertices
-from facefit.render import intrinsics, to_camera
-
-_to_camera = jax.jit(to_camera)
+from facefit.model import FaceModel, albedo, surface_points, vertices
+from facefit.render import directions_to_camera, shade, to_camera, vertex_normals
 
 
 def save_neutral(fit: Fit, folder: Path) -> None:
     """neutral.ply, the head without expression, and landmarks3d.json, the 68 points on it; millimetres, model frame."""
-    from facefit.export.ply import write_ply
-
     points = neutral_vertices(fit)
-    write_ply(folder / "neutral.ply", points, np.asarray(fit.model.faces))
-    marks = np.asarray(surface_points(points, fit.model.faces, fit.model.landmarks68), np.float64)
-    write_json({"points": marks.round(4).tolist(), "units": "mm"}, folder / "landmarks3d.json")
+    write_ply(folder / "neutral.ply", points, np.asarray(fit.model.faces), comment="facefit, millimetres, y up, z out")
+    marks = np.asarray(surface_points(points, fit.model.faces, fit.model.landmarks68))
+    write_landmarks3d(folder / "landmarks3d.json", marks)
 
 
-def save_landmarks(landmarks68: Float[np.ndarray, "68 2"], path: Path) -> None:
-    """Projected points as JSON, original photo pixels, (0, 0) the centre of the first pixel (as .pts and OpenCV have it)."""
-    points = np.asarray(landmarks68, np.float64) - 0.5
-    write_json({"points": points.round(3).tolist()}, path)
+def save_landmarks(fit: Fit, place: int, path: Path) -> None:
+    """The 68 projected points of one view, original photo pixels, (0, 0) the centre of the first pixel."""
+    write_landmarks(path, fit.views[place].landmarks68)
 
 
 def neutral_vertices(fit: Fit) -> Float[np.ndarray, "V 3"]:
@@ -39,6 +43,100 @@ def neutral_vertices(fit: Fit) -> Float[np.ndarray, "V 3"]:
     return np.asarray(vertices(fit.model, fit.identity, none))
 
 
-def write_json(content, path: Path, indent: int | None = None) -> None:
-    """One JSON file; numbers that JSON cannot hold are an error."""
-    path.write_text(json.dumps(content, indent=indent, allow_nan=False) + "\n")
+@jax.jit
+def _pose(model: FaceModel, identity, albedo_coefficients, expression, rotation, translation, lighting):
+    points = vertices(model, identity, expression)
+    colors = albedo(model, albedo_coefficients)
+    normals = directions_to_camera(vertex_normals(points, model.faces), rotation)
+    lit = linear_to_srgb(shade(colors, normals, lighting))
+    return to_camera(points, rotation, translation), colors, jnp.round(255 * lit).astype(jnp.uint8)
+
+
+class Posed(NamedTuple):
+    """The mesh of one view with its expression.
+
+    Attributes:
+        vertices: in the photograph's camera frame (OpenCV), millimetres, (V, 3).
+        albedo: linear RGB, (V, 3).
+        lit: colours under the photograph's light, sRGB, (V, 3) uint8.
+    """
+
+    vertices: Float[np.ndarray, "V 3"]
+    albedo: Float[np.ndarray, "V 3"]
+    lit: UInt8[np.ndarray, "V 3"]
+
+
+def posed(fit: Fit, place: int) -> Posed:
+    """View number `place` of a fit, as a mesh in front of its camera."""
+    view = fit.views[place]
+    found = _pose(
+        fit.model, fit.identity, fit.albedo, view.expression, view.rotation, view.translation, view.lighting
+    )
+    return Posed(*(np.asarray(values) for values in found))
+
+
+def posed_view(fit: Fit, place: int, pixels: UInt8[np.ndarray, "H W 3"], mesh: Posed) -> PosedView:
+    """The photograph with the mesh in front of its camera, as the exporters take it."""
+    view = fit.views[place]
+    matrix = np.asarray(
+        [[view.focal_px, 0, view.center[0]], [0, view.focal_px, view.center[1]], [0, 0, 1]], np.float32
+    )
+    return PosedView(pixels=pixels, vertices=mesh.vertices, matrix=matrix, lighting=np.asarray(view.lighting))
+
+
+def save_posed(fit: Fit, place: int, path: Path) -> None:
+    """NAME.posed.ply, to be projected with the camera of summary.json."""
+    mesh = posed(fit, place)
+    comment = "facefit, millimetres, camera frame: x right, y down, z forward"
+    write_ply(path, mesh.vertices, np.asarray(fit.model.faces), mesh.lit, comment)
+
+
+def save_overlay(
+    fit: Fit,
+    place: int,
+    pixels: UInt8[np.ndarray, "H W 3"],
+    path: Path,
+    detected: Float[np.ndarray, "L 2"] | None = None,
+) -> None:
+    """NAME.overlay.png: photograph, clay with the fitted landmarks, and the face in its light (see `facefit.export.overlay`).
+
+    Args:
+        detected: landmarks to be shown besides, photograph pixels, (0.5, 0.5) the first one's centre.
+    """
+    mesh = posed(fit, place)
+    view = posed_view(fit, place, pixels, mesh)
+    write_png(path, overlay(fit.model, view, mesh.albedo, fit.views[place].landmarks68, detected))
+
+
+def texture(fit: Fit, pixels: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "S S 3"]:
+    """The subject's albedo as a picture, from those photographs whose pixels are there (see `facefit.export.texture`)."""
+    views = [
+        posed_view(fit, place, pixels[view.file], posed(fit, place))
+        for place, view in enumerate(fit.views)
+        if view.file in pixels
+    ]
+    return bake_texture(fit.model, np.asarray(albedo(fit.model, fit.albedo)), views)
+
+
+def save_glb(fit: Fit, picture: UInt8[np.ndarray, "S S 3"], path: Path) -> None:
+    """mesh.glb: the neutral head with its expressions as morph targets."""
+    model, points = fit.model, neutral_vertices(fit)
+    names = model.expression_names or tuple(f"expression {k}" for k in range(len(model.expression_basis)))
+    write_glb(
+        path,
+        points,
+        np.asarray(model.faces),
+        np.asarray(model.uv),
+        np.asarray(model.uv_faces),
+        picture,
+        np.asarray(vertex_normals(points, model.faces)),
+        np.asarray(model.expression_basis),
+        names,
+    )
+
+
+def save_obj(fit: Fit, picture: UInt8[np.ndarray, "S S 3"], path: Path) -> None:
+    """mesh.obj, mesh.mtl, mesh.png: the neutral head, millimetres."""
+    model = fit.model
+    faces, uv, uv_faces = (np.asarray(values) for values in (model.faces, model.uv, model.uv_faces))
+    write_obj(path, neutral_vertices(fit), faces, uv, uv_faces, picture)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from facefit.errors import FacefitError, InputError
-from facefit.fit.outputs import save_landmarks, save_mesh, save_neutral, save_overlay, save_posed, write_json
+from facefit.errors import InputError
+from facefit.fit.outputs import save_glb, save_landmarks, save_neutral, save_obj, save_overlay, save_posed, texture
 from facefit.fit.result import Fit, FittedView
 from facefit.fit.summary import file_names, plain, summary
 from facefit.model import FaceModel
+from facefit.model.atomic import write_text
 from facefit.model.npz import read_arrays, write_arrays
 
 FORMAT = "facefit-fit"
@@ -62,7 +61,6 @@ def save_parameters(fit: Fit, path: str | os.PathLike) -> None:
         InputError: the file cannot be written.
     """
     views = fit.views
-    energies = sorted({name for view in views for name in view.energies})
     arrays: dict[str, np.ndarray] = {
         "format": np.asarray(FORMAT),
         "version": np.asarray(VERSION, np.int32),
@@ -75,10 +73,7 @@ def save_parameters(fit: Fit, path: str | os.PathLike) -> None:
         "view_file": _texts(view.file for view in views),
         "view_outcome": _texts(view.outcome for view in views),
         "view_size": np.asarray([view.size for view in views], np.int32).reshape(-1, 2),
-        "view_energies": np.asarray(
-            [[view.energies.get(name, np.nan) for name in energies] for view in views], np.float64
-        ).reshape(len(views), len(energies)),
-        "energy_names": _texts(energies),
+        "view_energies": _texts(json.dumps(view.energies) for view in views),
         "report": np.asarray(json.dumps(plain(fit.report))),
     }
     for name in _SCALARS:
@@ -113,16 +108,14 @@ def load(folder: str | os.PathLike, model: FaceModel | None = None) -> Fit:
     try:
         report = json.loads(str(arrays["report"]))
         name, expected = str(arrays["model_name"]), str(arrays["model_fingerprint"])
-        energy_names = [str(text) for text in arrays["energy_names"]]
         views = []
         for place, file in enumerate(arrays["view_file"]):
-            energies = zip(energy_names, arrays["view_energies"][place].tolist(), strict=True)
             views.append(
                 FittedView(
                     file=str(file),
                     outcome=str(arrays["view_outcome"][place]),
                     size=tuple(arrays["view_size"][place].tolist()),
-                    energies={name: value for name, value in energies if not np.isnan(value)},
+                    energies=json.loads(str(arrays["view_energies"][place])),
                     **{name: float(arrays[f"view_{name}"][place]) for name in _SCALARS},
                     **{name: arrays[f"view_{name}"][place].copy() for name in _NUMBERS},
                 )
@@ -149,8 +142,7 @@ def load(folder: str | os.PathLike, model: FaceModel | None = None) -> Fit:
 def save(fit: Fit, folder: str | os.PathLike, pixels: Mapping[str, np.ndarray] | None = None) -> None:
     """Writes every output of a fit into `folder`, which is made where it is missing.
 
-    Each file is written in full under another name and then moved into place, so that a file of an earlier fit is
-    replaced whole or not at all; one that cannot be written leaves the others untouched.
+    A file of an earlier fit is replaced whole or not at all; one that cannot be written leaves the others untouched.
 
     Args:
         pixels: upright sRGB pixels (H, W, 3) uint8 of the photographs, by the views' `file`; photographs that are not
@@ -163,68 +155,67 @@ def save(fit: Fit, folder: str | os.PathLike, pixels: Mapping[str, np.ndarray] |
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder, prefix=".facefit-"))
     except OSError as error:
         raise InputError(
             f"{folder}: results cannot be written there ({error.strerror or error}). Choose another folder."
         ) from None
-    try:
-        failures = _write_all(fit, folder, staging, dict(pixels or {}))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    failures = _write_all(fit, folder, dict(pixels or {}))
     if failures:
-        listed = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
-        raise InputError(
-            f"{folder}: not everything could be written: {listed}. The other results are there; see that the disk has room."
-        )
+        listed = "\n".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise InputError(f"{folder}: not everything could be written; the other results are there.\n{listed}")
 
 
-def _write_all(fit: Fit, folder: Path, staging: Path, pixels: dict[str, np.ndarray]) -> dict[str, str]:
+def _write_all(fit: Fit, folder: Path, pixels: dict[str, np.ndarray]) -> dict[str, str]:
     """Writes every output; returns the names of those that failed, with the reason."""
     failures: dict[str, str] = {}
 
-    def output(writer: Callable[[Path], None], *names: str) -> None:
+    def attempt(name: str, writer: Callable, *arguments):
         try:
-            writer(staging)
-            for name in names:
-                os.replace(staging / name, folder / name)
+            return writer(*arguments)
         except Exception as error:  # noqa: BLE001  whatever goes wrong with one file, the others are written
-            failures[", ".join(names)] = str(error) or type(error).__name__
+            failures[name] = str(error) or type(error).__name__
+            return None
 
-    output(lambda at: save_parameters(fit, at / "fit.npz"), "fit.npz")
-    output(lambda at: save_neutral(fit, at), "neutral.ply", "landmarks3d.json")
+    attempt("fit.npz", save_parameters, fit, folder / "fit.npz")
+    attempt("neutral.ply", save_neutral, fit, folder)
     names = file_names([view.file for view in fit.views])
     for place, (view, name) in enumerate(zip(fit.views, names, strict=True)):
-        landmarks = f"{name}.landmarks.json"
-        output(lambda at, view=view, to=landmarks: save_landmarks(view.landmarks68, at / to), landmarks)
-        posed = f"{name}.posed.ply"
-        output(lambda at, place=place, to=posed: save_posed(fit, place, at / to), posed)
-        if _find_pixels(view, pixels, failures):
-            overlay = f"{name}.overlay.png"
-            output(
-                lambda at, place=place, view=view, to=overlay: save_overlay(fit, place, pixels[view.file], at / to), overlay
-            )
-    output(lambda at: save_mesh(fit, pixels, at), "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png")
+        attempt(f"{name}.landmarks.json", save_landmarks, fit, place, folder / f"{name}.landmarks.json")
+        attempt(f"{name}.posed.ply", save_posed, fit, place, folder / f"{name}.posed.ply")
+        overlay = f"{name}.overlay.png"
+        attempt(overlay, _find_pixels, view, pixels)
+        if overlay not in failures:
+            attempt(overlay, save_overlay, fit, place, pixels[view.file], folder / overlay)
+    for sources in (pixels, {}):  # without the photographs, where they cannot be used: the model's albedo is better than no mesh
+        picture = attempt("the texture from the photographs", texture, fit, sources)
+        if picture is not None:
+            break
+    attempt("mesh.glb", save_glb, fit, picture, folder / "mesh.glb")
+    attempt("mesh.obj", save_obj, fit, picture, folder / "mesh.obj")
     # Last, since it tells of the outputs that failed.
-    digest = fingerprint(fit.model)
-    output(lambda at: write_json(summary(fit, digest, failures), at / "summary.json", indent=1), "summary.json")
+    attempt("summary.json", _save_summary, fit, failures, folder / "summary.json")
     return failures
 
 
-def _find_pixels(view: FittedView, pixels: dict[str, np.ndarray], failures: dict[str, str]) -> bool:
+def _save_summary(fit: Fit, failures: dict[str, str], path: Path) -> None:
+    content = summary(fit, fingerprint(fit.model), failures)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _find_pixels(view: FittedView, pixels: dict[str, np.ndarray]) -> None:
+    """Sees to it that `pixels` holds the photograph of the view as it was fitted.
+
+    Raises:
+        FacefitError: it cannot be read, or has changed its size.
+    """
     if view.file not in pixels:
         from facefit.photo import read_pixels
 
-        try:
-            pixels[view.file], _ = read_pixels(view.file)
-        except FacefitError as error:
-            failures[f"the overlay of {view.file}"] = str(error)
-            return False
-    if pixels[view.file].shape[:2] != tuple(view.size):
-        failures[f"the overlay of {view.file}"] = "the photograph has another size than the one that was fitted"
+        pixels[view.file], _ = read_pixels(view.file)
+    found = pixels[view.file].shape[:2]
+    if found != tuple(view.size):
         del pixels[view.file]
-        return False
-    return True
+        raise InputError(f"{view.file}: {found[1]} x {found[0]} pixels, not the photograph that was fitted.")
 
 
 def _texts(values: Iterable[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import cv2
 import numpy as np
 
 from facefit.fit.result import Fit, FittedView
+
+MAX_NAME_BYTES = 200  # file systems allow 255, and an ending and a temporary name are added
 
 CAMERA_CONVENTION = (
     "OpenCV: pixel = K (rotation @ point + translation_mm), K = [[focal_px, 0, center[0]], [0, focal_px, center[1]], "
@@ -28,6 +31,8 @@ def file_names(files: Sequence[str]) -> list[str]:
     names = []
     for file in files:
         stem = Path(file).stem or "photograph"
+        while len(os.fsencode(stem)) > MAX_NAME_BYTES:
+            stem = stem[:-1]
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
