@@ -52,6 +52,8 @@ class Photograph:
         landmarks68_source: "user", "dlib" or None.
         face_score: the network's probability that there is a face, in [0, 1].
         warnings: what a user should know (other faces, doubtful points), a sentence each.
+        scatter468: how far the network's points scatter between six looks at the face (standard deviation, pixels); None
+            where they are the user's.
     """
 
     path: str
@@ -63,3 +65,4 @@ class Photograph:
     landmarks68_source: str | None
     face_score: float
     warnings: tuple[str, ...] = ()
+    scatter468: Float[np.ndarray, " 468"] | None = None
