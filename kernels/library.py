@@ -8,7 +8,7 @@ import functools
 import jax
 
 _FUNCTIONS = ("rasterize", "surface_forward", "surface_backward", "interpolate", "interpolate_forward",
-              "interpolate_backward")
+              "interpolate_backward", "neighbors", "crossings", "blend", "blend_forward", "blend_backward")
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 // The library's entry points: what XLA calls by name, each a loop of one of the headers beside this file.
 
+#include "antialiasing.h"
 #include "interpolation.h"
 #include "rasterization.h"
 
@@ -23,3 +24,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate_forward, interpolate_forward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate_backward, interpolate_backward,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>()
                                   .Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_neighbors, neighbors, FACEFIT_POOL.Arg<Ints>().Ret<Ints>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_crossings, crossings,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Ints>().Ret<Ints>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_blend, blend,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_blend_forward, blend_forward,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_blend_backward, blend_backward,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());

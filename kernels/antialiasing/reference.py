@@ -1,0 +1,183 @@
+"""Antialiasing in plain JAX: the meaning of the operation, on any device.
+
+First, without derivative, the mesh edge at which the picture changes between each two neighbouring pixels; then a
+blend that is ordinary differentiable arithmetic of that edge's ends.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from facefit_kernels.rasterization.reference import pixel_centers, rounded, screen_vertices
+
+# Triangles that a walk from one centre to the next passes at most; the native kernel has the same limit.
+LONGEST_WALK = 64
+
+
+def neighbors(faces: Int[Array, "F 3"]) -> Int[Array, "F 3"]:
+    """The face across the edge opposite each corner; -1 at a boundary and where more than two faces meet."""
+    count = 3 * faces.shape[0]
+    if count == 0:
+        return faces
+    first, second = jnp.roll(faces, -1, axis=1).reshape(-1), jnp.roll(faces, -2, axis=1).reshape(-1)
+    low, high = jnp.minimum(first, second), jnp.maximum(first, second)
+    order = jnp.lexsort((high, low))
+    low, high = low[order], high[order]
+    same = (low[1:] == low[:-1]) & (high[1:] == high[:-1]) & (low[1:] >= 0)
+    like_next = jnp.concatenate([same, jnp.zeros(1, bool)])
+    like_previous = jnp.concatenate([jnp.zeros(1, bool), same])
+    first_of_two = like_next & ~like_previous & ~jnp.roll(like_next, -1)
+    face = (order // 3).astype(jnp.int32)
+    across = jnp.where(first_of_two, jnp.roll(face, -1), jnp.where(jnp.roll(first_of_two, 1), jnp.roll(face, 1), -1))
+    return jnp.zeros(count, jnp.int32).at[order].set(across).reshape(faces.shape)
+
+
+def _cross(ax, ay, bx, by):
+    return rounded(ax * by) - rounded(ay * bx)
+
+
+def _pick(values: Array, column: Array) -> Array:
+    return jnp.take_along_axis(values, column[:, None], axis=1)[:, 0]
+
+
+def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, "P"], x, y, step_x, step_y):
+    """Follows the surface from centres (x, y) that show `face` to (x + step_x, y + step_y); see csrc/silhouette.h.
+
+    Returns whether it ends on the way, the last face, the edge's two vertices, and position and depth where it ends.
+    """
+    count = face.shape[0]
+    relative_to = jnp.stack([x, y], axis=-1)[:, None, :]
+
+    def relative(corner):
+        return corner[..., :2] - rounded(relative_to * corner[..., 3:])
+
+    def body(state):
+        step, active, ends, face, entered, end_a, end_b, position, depth = state
+        corner = faces[face]
+        v = vertices[corner]
+        r, w = relative(v), v[..., 3]
+        edge, change = [], []
+        for k in range(3):
+            i, j = (k + 1) % 3, (k + 2) % 3
+            edge.append(_cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]))
+            change.append(rounded(step_x * (rounded(r[:, i, 1] * w[:, j]) - rounded(w[:, i] * r[:, j, 1])))
+                          + rounded(step_y * (rounded(w[:, i] * r[:, j, 0]) - rounded(r[:, i, 0] * w[:, j]))))
+        total = (rounded(edge[0] * w[:, 0]) + rounded(edge[1] * w[:, 1])) + rounded(edge[2] * w[:, 2])
+        sign = jnp.where(total < 0, -1.0, 1.0)
+        edge, change = jnp.stack(edge, 1), jnp.stack(change, 1)
+        leaves = (sign[:, None] * change < 0) & (sign[:, None] * (edge + change) < 0)
+        leaves = leaves & (jnp.arange(3) != entered[:, None])
+        at = jnp.where(leaves, -edge / jnp.where(change != 0, change, 1.0), 2.0)
+        out = jnp.argmin(at, axis=1)
+        at = _pick(at, out)
+        arrived = ~jnp.any(leaves & (at[:, None] < 2.0), axis=1)
+        a, b = _pick(corner, (out + 1) % 3), _pick(corner, (out + 2) % 3)
+        following = _pick(adjacent[face], out)
+        boundary = (following < 0) | (following >= faces.shape[0])
+        other = faces[jnp.where(boundary, 0, following)]
+        on_edge = (other == a[:, None]) | (other == b[:, None])
+        opposite = jnp.where(~on_edge[:, 0], 0, jnp.where(~on_edge[:, 1], 1, 2)).astype(jnp.int32)
+        third = _pick(other, opposite)
+        boundary = boundary | (third < 0) | (third >= vertices.shape[0])
+        p, q, t = vertices[a], vertices[b], vertices[third]
+        (rp, rq, rt) = (relative(u[:, None])[:, 0] for u in (p, q, t))
+        side = ((rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
+                 + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3]))
+                + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3]))
+        stops = active & ~arrived & (boundary | ~(sign * side < 0))
+        goes_on = active & ~arrived & ~stops
+        here_x, here_y = x + rounded(at * step_x), y + rounded(at * step_y)
+        along_p = jnp.where(step_y != 0, p[:, 0] - rounded(here_x * p[:, 3]), p[:, 1] - rounded(here_y * p[:, 3]))
+        along_q = jnp.where(step_y != 0, q[:, 0] - rounded(here_x * q[:, 3]), q[:, 1] - rounded(here_y * q[:, 3]))
+        w_here = rounded(along_q * p[:, 3]) - rounded(along_p * q[:, 3])
+        z_here = rounded(along_q * p[:, 2]) - rounded(along_p * q[:, 2])
+        z_here = jnp.where(w_here != 0, z_here / jnp.where(w_here != 0, w_here, 1.0), p[:, 2])
+        return (step + 1, goes_on, ends | stops, jnp.where(goes_on, following, face),
+                jnp.where(goes_on, opposite, entered), jnp.where(stops, a, end_a), jnp.where(stops, b, end_b),
+                jnp.where(stops, jnp.clip(at, 0.0, 1.0), position), jnp.where(stops, z_here, depth))
+
+    none = jnp.full(count, -1, jnp.int32)
+    valid = (face >= 0) & (face < faces.shape[0])
+    state = (0, valid, jnp.zeros(count, bool), jnp.where(valid, face, 0), none, none, none, jnp.ones(count),
+             jnp.zeros(count))
+    state = jax.lax.while_loop(lambda s: (s[0] < LONGEST_WALK) & jnp.any(s[1]), body, state)
+    _, _, ends, last, _, a, b, position, depth = state
+    return ends, jnp.where(valid, last, -1), a, b, position, depth
+
+
+def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, step_y):
+    shared = first == second
+    start_first = jnp.where(shared, -1, first)
+    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, adjacent, start_first, x, y, step_x, step_y)
+    joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
+    ends_2, last_2, a_2, b_2, _, depth_2 = _walk(vertices, faces, adjacent, jnp.where(joined, -1, second),
+                                                 x + step_x, y + step_y, -step_x, -step_y)
+    joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
+    take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))
+    found = ~joined & (ends_1 | ends_2)
+    edge = jnp.where(take_first[:, None], jnp.stack([a_1, b_1], 1), jnp.stack([a_2, b_2], 1))
+    return jnp.where(found[:, None], edge, -1)
+
+
+def crossings(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"],
+              face_index: Int[Array, "H W"]) -> Int[Array, "H W 2 2"]:
+    """The two vertices of the mesh edge at which the picture changes; -1 where it does not.
+
+    Between each pixel and the next to the right ([..., 0, :]) and below ([..., 1, :]).
+    """
+    height, width = face_index.shape
+    if 0 in (height, width, faces.shape[0], vertices_clip.shape[0]):
+        return jnp.full((height, width, 2, 2), -1, jnp.int32)
+    vertices = screen_vertices(jax.lax.stop_gradient(vertices_clip), face_index.shape)
+    exists = jnp.all((faces >= 0) & (faces < vertices.shape[0]), axis=-1)
+    shown = jnp.where((face_index >= 0) & exists[jnp.maximum(face_index, 0)], face_index, -1)
+    x, y = pixel_centers(face_index.shape)
+    right = jnp.concatenate([shown[:, 1:], shown[:, -1:]], axis=1)
+    below = jnp.concatenate([shown[1:], shown[-1:]], axis=0)
+    result = []
+    for other, step_x, step_y in ((right, 1.0, 0.0), (below, 0.0, 1.0)):
+        result.append(_discontinuities(vertices, faces, adjacent, shown.reshape(-1), other.reshape(-1), x.reshape(-1),
+                                       y.reshape(-1), step_x, step_y).reshape(height, width, 2))
+    return jnp.stack(result, axis=2)
+
+
+def blend(vertices_clip: Float[Array, "V 4"], edges: Int[Array, "H W 2 2"], image: Float[Array, "H W C"]
+          ) -> Float[Array, "H W C"]:
+    """Mixes each two pixels that an edge crosses between, by where it crosses; differentiable in vertices and image."""
+    height, width = image.shape[:2]
+    if 0 in (height, width, vertices_clip.shape[0]):
+        return image
+    x, y = pixel_centers((height, width))
+    half_x, half_y = 0.5 * width, 0.5 * height
+    result = image
+    for down in (0, 1):
+        ends = edges[:, :, down]
+        exists = jnp.all((ends >= 0) & (ends < vertices_clip.shape[0]), axis=-1)
+        v = vertices_clip[jnp.where(exists[..., None], ends, 0)]
+        w = v[..., 3]
+        rx = half_x * v[..., 0] + (half_x - x)[..., None] * w
+        ry = half_y * v[..., 1] + (half_y - y)[..., None] * w
+        edge = rx[..., 0] * ry[..., 1] - ry[..., 0] * rx[..., 1]
+        change_x = ry[..., 0] * w[..., 1] - w[..., 0] * ry[..., 1]
+        change_y = w[..., 0] * rx[..., 1] - rx[..., 0] * w[..., 1]
+        size_x, size_y = jnp.abs(change_x), jnp.abs(change_y)
+        across = (size_y > size_x) if down else (size_x >= size_y) & (size_x > 0)
+        crossed = exists & across
+        position = -edge / jnp.where(crossed, change_y if down else change_x, 1.0)
+        # Clipped without a change of the derivative, as in the native kernel.
+        position = position + jax.lax.stop_gradient(jnp.clip(position, 0.0, 1.0) - position)
+        middle = jnp.where(crossed, position - 0.5, 0.0)[..., None]
+        following = jnp.roll(image, -1, axis=1 - down)
+        mixed = middle * (image - following)
+        result = result + jnp.where(middle > 0, 0.0, mixed)
+        result = result + jnp.roll(jnp.where(middle > 0, mixed, 0.0), 1, axis=1 - down)
+    return result
+
+
+def antialias(image: Float[Array, "H W C"], vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
+              face_index: Int[Array, "H W"], adjacent: Int[Array, "F 3"] | None) -> Float[Array, "H W C"]:
+    """The image with the pixels on silhouettes blended; see `op.antialias`."""
+    adjacent = neighbors(faces) if adjacent is None else adjacent
+    return blend(vertices_clip, crossings(vertices_clip, faces, adjacent, face_index), image)

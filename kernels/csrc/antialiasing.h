@@ -1,0 +1,176 @@
+// Loops of antialiasing on the CPU: neighbours of faces, the edges between pixels, the blend and its derivatives.
+#pragma once
+
+#include "rasterization.h"
+#include "silhouette.h"
+
+namespace facefit {
+
+// faces (F, 3) -> (F, 3): the face across the edge opposite each corner; -1 where there is none or more than one.
+inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) {
+  const Batch batch(*result, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  const int64_t F = f.dim(0), edges = 3 * F;
+  std::fill(result->typed_data(), result->typed_data() + result->element_count(), -1);
+  parallel_for(pool, batch.count(), [&](int64_t b) {
+    const int32_t* corner = f.at(b);
+    int32_t* out = result->typed_data() + b * edges;
+    int32_t largest = -1;
+    for (int64_t i = 0; i < edges; ++i) largest = std::max(largest, corner[i]);
+    // Edges in buckets by their lower vertex (a counting sort); a bucket holds about six.
+    std::vector<int32_t> start((size_t)largest + 3, 0), low(edges), high(edges), order(edges);
+    for (int64_t i = 0; i < edges; ++i) {
+      const int64_t base = i - i % 3;
+      const int32_t p = corner[base + (i + 1) % 3], q = corner[base + (i + 2) % 3];
+      low[i] = std::min(p, q), high[i] = std::max(p, q);
+      if (low[i] >= 0) ++start[low[i] + 2];
+    }
+    for (size_t v = 2; v < start.size(); ++v) start[v] += start[v - 1];
+    for (int64_t i = 0; i < edges; ++i)
+      if (low[i] >= 0) order[start[low[i] + 1]++] = (int32_t)i;
+    for (int32_t v = 0; v <= largest; ++v)
+      for (int32_t m = start[v]; m < start[v + 1]; ++m) {
+        int32_t match = -1, matches = 0;
+        for (int32_t n = start[v]; n < start[v + 1]; ++n)
+          if (n != m && high[order[n]] == high[order[m]]) match = order[n], ++matches;
+        if (matches == 1) out[order[m]] = match / 3;
+      }
+  });
+  return ffi::Error::Success();
+}
+
+// vertices (V, 4), faces (F, 3), neighbors (F, 3), face_index (H, W) -> (H, W, 2, 2): the ends of the edge at which the
+// picture changes between each pixel and the next one to the right and below; -1 where there is none.
+inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints neighbor, Ints face_index,
+                            IntResult result) {
+  const Batch batch(*result, 4);
+  const auto v = operand<float>(vertices, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2), n = operand<int32_t>(neighbor, batch, 2);
+  const auto index = operand<int32_t>(face_index, batch, 2);
+  const int64_t H = index.dim(0), W = index.dim(1), V = v.dim(0), F = f.dim(0), B = batch.count();
+  std::fill(result->typed_data(), result->typed_data() + result->element_count(), -1);
+  if (H * W * V * F == 0) return ffi::Error::Success();
+  std::vector<Vertex> screen(B * V);
+  const int64_t chunks = B >= 8 ? 1 : 8;
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
+      screen[b * V + i] = screen_vertex(v.at(b) + 4 * i, 0.5f * W, 0.5f * H);
+  });
+  const int64_t bands = std::min<int64_t>(H, B >= 8 ? 4 : 16);
+  parallel_for(pool, B * bands, [&](int64_t task) {
+    const int64_t b = task / bands, band = task % bands;
+    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), V, F};
+    const int32_t* shown = index.at(b);
+    int32_t* to = result->typed_data() + b * H * W * 4;
+    auto there = [&](int32_t face) {
+      const int32_t* k;
+      return corners_of(mesh.faces, F, V, face, &k) ? face : -1;
+    };
+    for (int64_t y = H * band / bands; y < H * (band + 1) / bands; ++y)
+      for (int64_t x = 0; x < W; ++x) {
+        const int64_t at = y * W + x;
+        for (int down = 0; down < 2; ++down) {
+          if (down ? y + 1 == H : x + 1 == W) continue;
+          const int32_t first = shown[at], second = shown[down ? at + W : at + 1];
+          if (first == second) continue;
+          int32_t* edge = to + 4 * at + 2 * down;
+          discontinuity(mesh, there(first), there(second), x + 0.5f, y + 0.5f, down ? 0.0f : 1.0f, down ? 1.0f : 0.0f,
+                        edge, edge + 1);
+        }
+      }
+  });
+  return ffi::Error::Success();
+}
+
+// Calls each(b, edge, crossing, first, second) for every pair of neighbouring pixels that an edge crosses; first and
+// second are the numbers of the pixels. One thread a picture: few pairs are crossed, and pairs share pixels.
+template <typename Each>
+inline void every_crossing(ffi::ThreadPool& pool, const Batch& batch, const Floats& vertices, const Ints& edges,
+                           const Each& each) {
+  const auto v = operand<float>(vertices, batch, 2);
+  const auto e = operand<int32_t>(edges, batch, 4);
+  const int64_t H = e.dim(0), W = e.dim(1), V = v.dim(0);
+  parallel_for(pool, batch.count(), [&](int64_t b) {
+    const int32_t* edge = e.at(b);
+    const float* clip = v.at(b);
+    Crossing c;
+    for (int64_t y = 0; y < H; ++y)
+      for (int64_t x = 0; x < W; ++x)
+        for (int down = 0; down < 2; ++down) {
+          const int64_t at = y * W + x;
+          const int32_t *ends = edge + 4 * at + 2 * down;
+          if (ends[0] < 0 || ends[0] >= V || ends[1] < 0 || ends[1] >= V) continue;
+          if (crossing_at(clip + 4 * ends[0], clip + 4 * ends[1], x + 0.5f, y + 0.5f, down, 0.5f * W, 0.5f * H, &c))
+            each(b, ends, c, at, down ? at + W : at + 1);
+        }
+  });
+}
+
+// vertices (V, 4), edges (H, W, 2, 2), image (H, W, C) -> (H, W, C)
+inline ffi::Error blend(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, FloatResult out) {
+  const Batch batch(*out, 3);
+  const auto from = operand<float>(image, batch, 3);
+  const int64_t C = from.dim(2);
+  for (int64_t b = 0; b < batch.count(); ++b)
+    std::copy(from.at(b), from.at(b) + from.size, out->typed_data() + b * from.size);
+  every_crossing(pool, batch, vertices, edges,
+                 [&](int64_t b, const int32_t*, const Crossing& c, int64_t first, int64_t second) {
+                   // The pixel that the edge is in takes from the other one what its centre did not see.
+                   const int64_t at = c.position > 0.5f ? second : first;
+                   const float *p = from.at(b) + C * first, *q = from.at(b) + C * second;
+                   float* to = out->typed_data() + b * from.size + C * at;
+                   for (int64_t i = 0; i < C; ++i) to[i] += (c.position - 0.5f) * (p[i] - q[i]);
+                 });
+  return ffi::Error::Success();
+}
+
+// vertices, edges, image, tangents of vertices and image -> tangent of the result
+inline ffi::Error blend_forward(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, Floats d_vertices,
+                                Floats d_image, FloatResult out) {
+  const Batch batch(*out, 3);
+  const auto from = operand<float>(image, batch, 3), tangent = operand<float>(d_image, batch, 3);
+  const auto dv = operand<float>(d_vertices, batch, 2);
+  const int64_t C = from.dim(2);
+  for (int64_t b = 0; b < batch.count(); ++b)
+    std::copy(tangent.at(b), tangent.at(b) + from.size, out->typed_data() + b * from.size);
+  every_crossing(pool, batch, vertices, edges,
+                 [&](int64_t b, const int32_t* ends, const Crossing& c, int64_t first, int64_t second) {
+                   const float moved = crossing_jvp(c, dv.at(b) + 4 * ends[0], dv.at(b) + 4 * ends[1]);
+                   const float *p = from.at(b) + C * first, *q = from.at(b) + C * second;
+                   const float *dp = tangent.at(b) + C * first, *dq = tangent.at(b) + C * second;
+                   float* to = out->typed_data() + b * from.size + C * (c.position > 0.5f ? second : first);
+                   for (int64_t i = 0; i < C; ++i)
+                     to[i] += moved * (p[i] - q[i]) + (c.position - 0.5f) * (dp[i] - dq[i]);
+                 });
+  return ffi::Error::Success();
+}
+
+// vertices, edges, image, gradient of the result -> gradients of vertices and image
+inline ffi::Error blend_backward(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, Floats gradient,
+                                 FloatResult g_vertices, FloatResult g_image) {
+  const Batch batch(*g_image, 3);
+  const auto from = operand<float>(image, batch, 3), g = operand<float>(gradient, batch, 3);
+  const int64_t C = from.dim(2);
+  float* result = g_vertices->typed_data();
+  const int64_t length = batch.count() ? g_vertices->element_count() / batch.count() : 0;
+  std::fill(result, result + g_vertices->element_count(), 0.0f);
+  for (int64_t b = 0; b < batch.count(); ++b)
+    std::copy(g.at(b), g.at(b) + from.size, g_image->typed_data() + b * from.size);
+  every_crossing(pool, batch, vertices, edges,
+                 [&](int64_t b, const int32_t* ends, const Crossing& c, int64_t first, int64_t second) {
+                   const float* to = g.at(b) + C * (c.position > 0.5f ? second : first);
+                   const float *p = from.at(b) + C * first, *q = from.at(b) + C * second;
+                   float *gp = g_image->typed_data() + b * from.size + C * first, *gq = gp + C * (second - first);
+                   float moved = 0;
+                   for (int64_t i = 0; i < C; ++i) {
+                     moved += to[i] * (p[i] - q[i]);
+                     const float part = (c.position - 0.5f) * to[i];
+                     gp[i] += part, gq[i] -= part;
+                   }
+                   crossing_vjp(c, moved, result + b * length + 4 * ends[0], result + b * length + 4 * ends[1]);
+                 });
+  return ffi::Error::Success();
+}
+
+}  // namespace facefit

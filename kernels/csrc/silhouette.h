@@ -1,0 +1,172 @@
+// Where the visible surface ends between two neighbouring pixels: a walk over the mesh, and the blend it leads to.
+#pragma once
+
+#include <cstdint>
+
+#include "triangle.h"
+
+namespace facefit {
+
+// A mesh as the walk sees it. neighbor[3 f + k] is the face across the edge opposite corner k of face f, -1 at a
+// boundary.
+struct Mesh {
+  const Vertex* screen;
+  const int32_t* faces;
+  const int32_t* neighbor;
+  int64_t vertex_count, face_count;
+};
+
+// How a walk ended: the surface reaches the other centre in `face`, or ends before it at `position` (0 to 1) on the
+// edge from vertex `a` to vertex `b`.
+struct Walk {
+  bool ends;
+  int32_t face, a, b;
+  float position, depth;
+};
+
+enum { kLongestWalk = 64 };
+
+// Follows the surface from the centre (x, y), which shows `face`, to the centre (x + step_x, y + step_y).
+//
+// The line from centre to centre leaves each triangle through the edge that it crosses first. Where that edge is a
+// boundary, or the next triangle is seen from its other side, the visible surface ends. So the silhouette is found
+// by the mesh's own connections, however small its triangles, with no threshold in depth.
+FACEFIT_BOTH Walk walk(const Mesh& mesh, int32_t face, float x, float y, float step_x, float step_y) {
+  Walk result = {false, face, -1, -1, 1.0f, 0.0f};
+  int entered = -1;
+  for (int step = 0; step < kLongestWalk; ++step) {
+    const int32_t* corner = mesh.faces + 3 * result.face;
+    float rx[3], ry[3], edge[3], change[3], total = 0;
+    for (int k = 0; k < 3; ++k) {
+      const Vertex& v = mesh.screen[corner[k]];
+      rx[k] = v.x - x * v.w, ry[k] = v.y - y * v.w;
+    }
+    for (int k = 0; k < 3; ++k) {
+      const int i = (k + 1) % 3, j = (k + 2) % 3;
+      const float wi = mesh.screen[corner[i]].w, wj = mesh.screen[corner[j]].w;
+      edge[k] = rx[i] * ry[j] - ry[i] * rx[j];
+      change[k] = step_x * (ry[i] * wj - wi * ry[j]) + step_y * (wi * rx[j] - rx[i] * wj);
+      total += edge[k] * mesh.screen[corner[k]].w;
+    }
+    const float sign = total < 0 ? -1.0f : 1.0f;
+    int out = -1;
+    float position = 2.0f;
+    for (int k = 0; k < 3; ++k) {
+      if (k == entered || !(sign * change[k] < 0) || !(sign * (edge[k] + change[k]) < 0)) continue;
+      const float at = -edge[k] / change[k];
+      if (at < position) position = at, out = k;
+    }
+    if (out < 0) return result;  // the other centre is in this triangle
+    const int32_t a = corner[(out + 1) % 3], b = corner[(out + 2) % 3];
+    const int32_t next = mesh.neighbor[3 * result.face + out];
+    bool ends = next < 0 || next >= mesh.face_count;
+    const int32_t* other = mesh.faces + 3 * (ends ? 0 : next);
+    entered = 0;
+    while (entered < 2 && (other[entered] == a || other[entered] == b)) ++entered;
+    ends = ends || other[entered] < 0 || other[entered] >= mesh.vertex_count;
+    if (!ends) {
+      const Vertex &p = mesh.screen[a], &q = mesh.screen[b], &r = mesh.screen[other[entered]];
+      const float ax = p.x - x * p.w, ay = p.y - y * p.w, bx = q.x - x * q.w, by = q.y - y * q.w;
+      const float cx = r.x - x * r.w, cy = r.y - y * r.w;
+      // Beyond an edge that the surface passes, the next corner is on the other side of it.
+      const float side = ((ax * by - ay * bx) * r.w + (bx * cy - by * cx) * p.w) + (cx * ay - cy * ax) * q.w;
+      ends = !(sign * side < 0);
+    }
+    if (ends) {
+      const Vertex &p = mesh.screen[a], &q = mesh.screen[b];
+      // Depth where the line crosses the edge, from how far along the edge that is.
+      const float cx = x + position * step_x, cy = y + position * step_y;
+      const float pa = step_y != 0 ? p.x - cx * p.w : p.y - cy * p.w, qa = step_y != 0 ? q.x - cx * q.w : q.y - cy * q.w;
+      const float wp = qa, wq = -pa, w = wp * p.w + wq * q.w;
+      result.ends = true, result.a = a, result.b = b;
+      result.position = position < 0 ? 0.0f : (position > 1 ? 1.0f : position);
+      result.depth = w != 0 ? (wp * p.z + wq * q.z) / w : p.z;
+      return result;
+    }
+    result.face = next;
+  }
+  return result;
+}
+
+// The edge at which the picture changes from one surface to another between two neighbouring centres, the first at
+// (x, y); false where there is none. `first` and `second` are the faces that the centres show, -1 for none.
+FACEFIT_BOTH bool discontinuity(const Mesh& mesh, int32_t first, int32_t second, float x, float y, float step_x,
+                                float step_y, int32_t* a, int32_t* b) {
+  if (first == second) return false;
+  Walk from = {false, -1, -1, -1, 0, 0}, back = from;
+  if (first >= 0) {
+    from = walk(mesh, first, x, y, step_x, step_y);
+    if (!from.ends && from.face == second) return false;
+  }
+  if (second >= 0) {
+    back = walk(mesh, second, x + step_x, y + step_y, -step_x, -step_y);
+    if (!back.ends && back.face == first) return false;
+  }
+  if (!from.ends && !back.ends) return false;
+  // Of two surfaces that both end here the nearer one's edge is seen.
+  const bool take_from = from.ends && (!back.ends || from.depth <= back.depth);
+  *a = take_from ? from.a : back.a;
+  *b = take_from ? from.b : back.b;
+  return true;
+}
+
+// Where an edge crosses the line between two centres, 0 at the first and 1 at the second, and its derivative.
+struct Crossing {
+  float position;
+  float rx[2], ry[2], w[2];  // the edge's ends relative to the first centre
+  float from_x, from_y, half_x, half_y, change_inverse;
+  bool vertical_step;
+};
+
+// False where the edge runs along the line rather than across: such an edge is counted between the pixels of the
+// other direction, each piece of a silhouette once.
+FACEFIT_BOTH bool crossing_at(const float* clip_a, const float* clip_b, float x, float y, bool vertical_step,
+                              float half_x, float half_y, Crossing* c) {
+  c->vertical_step = vertical_step, c->half_x = half_x, c->half_y = half_y;
+  c->from_x = half_x - x, c->from_y = half_y - y;
+  const float* ends[2] = {clip_a, clip_b};
+  for (int k = 0; k < 2; ++k) {
+    c->w[k] = ends[k][3];
+    c->rx[k] = half_x * ends[k][0] + c->from_x * ends[k][3];
+    c->ry[k] = half_y * ends[k][1] + c->from_y * ends[k][3];
+  }
+  const float change_x = c->ry[0] * c->w[1] - c->w[0] * c->ry[1], change_y = c->w[0] * c->rx[1] - c->rx[0] * c->w[1];
+  const float size_x = fabsf(change_x), size_y = fabsf(change_y);
+  if (vertical_step ? !(size_y > size_x) : !(size_x >= size_y && size_x > 0)) return false;
+  c->change_inverse = 1 / (vertical_step ? change_y : change_x);
+  const float position = -(c->rx[0] * c->ry[1] - c->ry[0] * c->rx[1]) * c->change_inverse;
+  c->position = position < 0 ? 0.0f : (position > 1 ? 1.0f : position);
+  return true;
+}
+
+FACEFIT_BOTH float crossing_jvp(const Crossing& c, const float* d_a, const float* d_b) {
+  const float* d[2] = {d_a, d_b};
+  float dx[2], dy[2];
+  for (int k = 0; k < 2; ++k) {
+    dx[k] = c.half_x * d[k][0] + c.from_x * d[k][3];
+    dy[k] = c.half_y * d[k][1] + c.from_y * d[k][3];
+  }
+  const float d_edge = (dx[0] * c.ry[1] + c.rx[0] * dy[1]) - (dy[0] * c.rx[1] + c.ry[0] * dx[1]);
+  const float d_change = c.vertical_step
+      ? (d[0][3] * c.rx[1] + c.w[0] * dx[1]) - (dx[0] * c.w[1] + c.rx[0] * d[1][3])
+      : (dy[0] * c.w[1] + c.ry[0] * d[1][3]) - (d[0][3] * c.ry[1] + c.w[0] * dy[1]);
+  return -(d_edge + c.position * d_change) * c.change_inverse;
+}
+
+FACEFIT_BOTH void crossing_vjp(const Crossing& c, float gradient, float* g_a, float* g_b) {
+  const float ge = -gradient * c.change_inverse, gc = ge * c.position;
+  float gx[2] = {ge * c.ry[1], -ge * c.ry[0]}, gy[2] = {-ge * c.rx[1], ge * c.rx[0]}, gw[2];
+  if (c.vertical_step) {
+    gw[0] = gc * c.rx[1], gx[1] += gc * c.w[0], gx[0] -= gc * c.w[1], gw[1] = -gc * c.rx[0];
+  } else {
+    gy[0] += gc * c.w[1], gw[1] = gc * c.ry[0], gw[0] = -gc * c.ry[1], gy[1] -= gc * c.w[0];
+  }
+  float* g[2] = {g_a, g_b};
+  for (int k = 0; k < 2; ++k) {
+    g[k][0] += c.half_x * gx[k];
+    g[k][1] += c.half_y * gy[k];
+    g[k][3] += gw[k] + c.from_x * gx[k] + c.from_y * gy[k];
+  }
+}
+
+}  // namespace facefit
