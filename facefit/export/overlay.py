@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facefit.color import linear_to_srgb, srgb_to_linear
-from facefit.export.views import PosedView, draw, head_crop
+from facefit.export.views import PosedView, draw, from_bytes, head_crop, light_on, to_bytes
 from facefit.model.records import FaceModel
 from facefit.model.registration import vertex_normals
-from facefit.render.lighting import sh_basis
 
 CLAY = np.float32([0.55, 0.55, 0.57])  # linear RGB
 KEY_LIGHT = np.float32([-0.35, -0.45, -0.82])  # towards the light, camera frame: above the camera's left shoulder
@@ -36,23 +34,23 @@ def overlay(
         size: side of a panel, pixels. The mesh is drawn at twice the size and shrunk.
     """
     crop = head_crop(view, face_vertices(model), size)
-    photograph = np.asarray(srgb_to_linear(crop.cut(view.pixels).astype(np.float32) / 255))
+    photograph = from_bytes(crop.cut(view.pixels))
     faces = np.asarray(model.faces)
     double = crop._replace(size=2 * size)
     surface = draw(view.vertices, faces, double.matrix() @ np.asarray(view.matrix, np.float32), (2 * size, 2 * size))
     normals = vertex_normals(np.asarray(view.vertices, np.float64), faces).astype(np.float32)
-    light = np.asarray(sh_basis(normals)) @ np.asarray(view.lighting, np.float32)
+    light = light_on(normals, view.lighting)
     clay = CLAY * (0.25 + 0.75 * np.clip(normals @ KEY_LIGHT, 0, 1))[:, None]
     colors = np.concatenate([clay, np.asarray(albedo) * light, np.ones((len(clay), 1))], axis=1).astype(np.float32)
     drawn = cv2.resize(surface.interpolate(colors, faces), (size, size), interpolation=cv2.INTER_AREA)
     cover = drawn[..., 6:]
-    middle = _to_bytes(photograph * (1 - 0.85 * cover) + 0.85 * drawn[..., :3])
+    middle = to_bytes(photograph * (1 - 0.85 * cover) + 0.85 * drawn[..., :3])
     to_panel = crop.matrix()
     for points, color in ((detected, FOUND), (landmarks, FITTED)):
         if points is not None:
             _dots(middle, np.asarray(points) @ to_panel[:2, :2].T + to_panel[:2, 2], color, max(1, size // 220))
-    right = _to_bytes(photograph * (1 - cover) + np.clip(drawn[..., 3:6], 0, None))
-    return np.concatenate([_to_bytes(photograph), middle, right], axis=1)
+    right = to_bytes(photograph * (1 - cover) + np.clip(drawn[..., 3:6], 0, None))
+    return np.concatenate([to_bytes(photograph), middle, right], axis=1)
 
 
 def face_vertices(model: FaceModel) -> np.ndarray:
@@ -61,10 +59,6 @@ def face_vertices(model: FaceModel) -> np.ndarray:
     outside = np.maximum(regions["neck"], regions["inner"])
     inside = np.maximum(regions["skin"], regions["ears"])
     return (inside > 0.5) & (outside < 0.5) if ((inside > 0.5) & (outside < 0.5)).any() else np.ones(len(inside), bool)
-
-
-def _to_bytes(linear: np.ndarray) -> np.ndarray:
-    return np.asarray(np.round(np.asarray(linear_to_srgb(linear)) * 255), np.uint8)
 
 
 def _dots(picture: np.ndarray, points: np.ndarray, color: tuple[int, int, int], radius: int) -> None:

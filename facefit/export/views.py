@@ -11,8 +11,10 @@ import numpy as np
 from facefit_kernels import rasterize
 from jaxtyping import Float, Int, UInt8
 
+from facefit.color import srgb_to_linear
 from facefit.export.checks import require_finite
 from facefit.render.camera import clip_coordinates
+from facefit.render.lighting import irradiance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,27 @@ class PosedView:
     def __post_init__(self) -> None:
         for name in ("vertices", "matrix", "lighting"):
             require_finite(np.asarray(getattr(self, name)), name)
+
+
+@functools.lru_cache(maxsize=1)
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """Linear light of the 256 sRGB bytes, and the byte for each of 65,536 steps of linear light.
+
+    On the host and by table, since pictures come in every size and each would make JAX compile anew.
+    """
+    halves = np.asarray(srgb_to_linear(np.arange(511, dtype=np.float32) / 510))
+    steps = np.searchsorted(halves[1::2], np.arange(65536, dtype=np.float32) / 65535)
+    return halves[::2].copy(), steps.astype(np.uint8)
+
+
+def from_bytes(pixels: UInt8[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
+    """sRGB bytes to linear light in [0, 1]."""
+    return _tables()[0][pixels]
+
+
+def to_bytes(linear: Float[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
+    """Linear light to sRGB bytes, clipped to [0, 1]."""
+    return _tables()[1][np.round(np.clip(linear, 0, 1) * 65535).astype(np.uint16)]
 
 
 class Surface(NamedTuple):
@@ -71,6 +94,16 @@ def draw(
     return Surface(*(np.asarray(part) for part in shown))
 
 
+@jax.jit
+def _irradiance(normals, lighting):
+    return irradiance(normals, lighting)
+
+
+def light_on(normals: Float[np.ndarray, "V 3"], lighting: Float[np.ndarray, "9 3"]) -> Float[np.ndarray, "V 3"]:
+    """Light that a white surface would reflect at every vertex, linear RGB."""
+    return np.asarray(_irradiance(np.asarray(normals, np.float32), np.asarray(lighting, np.float32)))
+
+
 def draw_atlas(uv: Float[np.ndarray, "T 2"], uv_faces: Int[np.ndarray, "F 3"], size: int) -> Surface:
     """The surface that every texel of a square texture shows; row 0 is v = 1, as pictures are stored."""
     uv = np.asarray(uv, np.float32)
@@ -80,8 +113,9 @@ def draw_atlas(uv: Float[np.ndarray, "T 2"], uv_faces: Int[np.ndarray, "F 3"], s
 
 def project(points: Float[np.ndarray, "... 3"], matrix: Float[np.ndarray, "3 3"]) -> np.ndarray:
     """Camera frame to pixels, on the host, (..., 2); points nearer than 1 mm are treated as 1 mm away."""
-    homogeneous = np.asarray(points) @ np.asarray(matrix, np.float32).T
-    return homogeneous[..., :2] / np.maximum(homogeneous[..., 2:], 1.0)
+    x, y, z = np.moveaxis(np.asarray(points, np.float32), -1, 0)
+    rows = [row[0] * x + row[1] * y + row[2] * z for row in np.asarray(matrix, np.float32)]
+    return np.stack(rows[:2], -1) / np.maximum(rows[2], 1.0)[..., None]
 
 
 class SquareCrop(NamedTuple):

@@ -27,10 +27,11 @@ TEETH = slice(17039, 21451)
 EYEBALLS = slice(21451, 24591)
 SHELLS = slice(24591, VERTICES)  # lacrimal fluid, eye blend, eye occlusion, eyelashes: transparent in a film renderer
 
-# idx_to_landmark_verts of vertex_indices.json, except points 1-5 and 11-15 and both ends of the jaw line: the table's
-# own lie on the cheek in front of the outline; these (from the model's alternative list) lie on it in a frontal view.
+# idx_to_landmark_verts of vertex_indices.json, except the chin points 7-9: the table's lie on the front of the chin, 4 mm
+# above its lower edge, where iBUG's annotators (and dlib, on renderings of this model) put them. The alternative jaw
+# lines that go round lie 8 to 17% of the eye distance too low on the cheek; the table's follow dlib's to 4 to 8%.
 LANDMARKS = (
-    *(1278, 1272, 12, 1834, 243, 781, 2199, 1447, 966, 3661, 4390, 3022, 2484, 4036, 2253, 3490, 3496),
+    *(1225, 1888, 1052, 367, 1719, 1722, 2199, 1445, 969, 3659, 4390, 3927, 3924, 2608, 3272, 4088, 3443),
     *(268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509, 978, 4527, 4942, 4857, 1140, 2075, 1147, 4269, 3360),
     *(1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732),
     *(5708, 5695, 2081, 0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841),
