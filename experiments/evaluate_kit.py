@@ -123,35 +123,32 @@ class Detections:
     def __init__(self, folder: Path):
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
+        of_the_file = {"path", "pixels", "exif_focal_px"}
+        self.fields = {field.name for field in dataclasses.fields(Photograph)} - of_the_file
 
     def read(self, path: Path) -> Photograph:
         """As `read_photograph`. A photograph in which no face is found is tried again every time."""
         stored = self.folder / f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.npz"
-        if stored.is_file():
-            with np.load(stored, allow_pickle=False) as arrays:
-                fields = {name: arrays[name] for name in arrays.files}
+        if stored.is_file() and (found := self._stored(stored)) is not None:
             pixels, exif_focal_px = read_pixels(str(path))
-            plain = json.loads(str(fields.pop("plain")))
-            warnings = tuple(plain.pop("warnings"))
-            box = tuple(fields.pop("box").tolist())
-            found = {"landmarks68": None} | fields | plain
-            return Photograph(
-                path=str(path), pixels=pixels, exif_focal_px=exif_focal_px, box=box, warnings=warnings, **found
-            )
+            return Photograph(path=str(path), pixels=pixels, exif_focal_px=exif_focal_px, **found)
         photograph = read_photograph(str(path))
-        plain, arrays = {}, {"box": np.asarray(photograph.box, np.float64)}
-        for field in dataclasses.fields(photograph):
-            value = getattr(photograph, field.name)
-            if field.name in ("path", "pixels", "exif_focal_px", "box"):
-                continue
-            if isinstance(value, np.ndarray):
-                arrays[field.name] = value
-            else:
-                plain[field.name] = value
+        found = {name: getattr(photograph, name) for name in self.fields}
+        arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in found.items() if name not in arrays}
         temporary = stored.with_suffix(".part.npz")
         np.savez(temporary, plain=np.asarray(json.dumps(plain, default=float)), **arrays)
         temporary.replace(stored)
         return photograph
+
+    def _stored(self, file: Path) -> dict | None:
+        """The fields in a file; None where an older version of facefit wrote others."""
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        found |= json.loads(str(found.pop("plain")))
+        if set(found) != self.fields:
+            return None
+        return found | {name: tuple(found[name]) for name in ("box", "warnings")}
 
 
 def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> tuple[Fit, list[Photograph]]:

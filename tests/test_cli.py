@@ -123,7 +123,7 @@ def test_failed_photographs_are_named_the_others_reported_and_the_status_is_one(
         {
             "file": "good.jpg",
             "outcome": "fitted",
-            "warnings": ["good.jpg: two faces"],
+            "warnings": ["2 faces were found."],
             "landmark_rmse_px": 1.25,
             "landmark_rmse_percent": 2.5,
         },
@@ -136,7 +136,7 @@ def test_failed_photographs_are_named_the_others_reported_and_the_status_is_one(
     assert main(["fit", str(SAMPLE), "-o", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert "error: bad.jpg: no face was found. Crop it." in captured.err
-    assert "warning: good.jpg: two faces" in captured.err
+    assert "warning: good.jpg: 2 faces were found." in captured.err
     assert "good.jpg: fitted, landmarks within 1.2 px (2.5 %" in captured.out
     assert (tmp_path / "good.overlay.png").is_file()
 

@@ -52,7 +52,7 @@ def report(fit: FitResult) -> int:
     failed = 0
     for entry in fit.report["photos"]:
         for warning in entry["warnings"]:
-            print(f"warning: {warning}", file=sys.stderr)
+            print(f"warning: {entry['file']}: {warning}", file=sys.stderr)
         if entry["outcome"].startswith("failed"):
             failed += 1
             print(f"error: {entry['outcome'].removeprefix('failed: ')}", file=sys.stderr)

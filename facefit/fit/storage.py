@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from facefit.errors import InputError
-from facefit.fit.outputs import save_glb, save_landmarks, save_neutral, save_obj, save_overlay, save_posed, texture
+from facefit.fit import outputs
 from facefit.fit.result import Fit, FittedView
 from facefit.fit.summary import file_names, plain, summary
 from facefit.model import FaceModel
@@ -177,21 +177,21 @@ def _write_all(fit: Fit, folder: Path, pixels: dict[str, np.ndarray]) -> dict[st
             return None
 
     attempt("fit.npz", save_parameters, fit, folder / "fit.npz")
-    attempt("neutral.ply", save_neutral, fit, folder)
+    attempt("neutral.ply", outputs.save_neutral, fit, folder)
     names = file_names([view.file for view in fit.views])
     for place, (view, name) in enumerate(zip(fit.views, names, strict=True)):
-        attempt(f"{name}.landmarks.json", save_landmarks, fit, place, folder / f"{name}.landmarks.json")
-        attempt(f"{name}.posed.ply", save_posed, fit, place, folder / f"{name}.posed.ply")
+        attempt(f"{name}.landmarks.json", outputs.save_landmarks, fit, place, folder / f"{name}.landmarks.json")
+        attempt(f"{name}.posed.ply", outputs.save_posed, fit, place, folder / f"{name}.posed.ply")
         overlay = f"{name}.overlay.png"
         attempt(overlay, _find_pixels, view, pixels)
         if overlay not in failures:
-            attempt(overlay, save_overlay, fit, place, pixels[view.file], folder / overlay)
+            attempt(overlay, outputs.save_overlay, fit, place, pixels[view.file], folder / overlay)
     for sources in (pixels, {}):  # without the photographs, where they cannot be used: the model's albedo is better than no mesh
-        picture = attempt("the texture from the photographs", texture, fit, sources)
+        picture = attempt("the texture from the photographs", outputs.texture, fit, sources)
         if picture is not None:
             break
-    attempt("mesh.glb", save_glb, fit, picture, folder / "mesh.glb")
-    attempt("mesh.obj", save_obj, fit, picture, folder / "mesh.obj")
+    attempt("mesh.glb", outputs.save_glb, fit, picture, folder / "mesh.glb")
+    attempt("mesh.obj", outputs.save_obj, fit, picture, folder / "mesh.obj")
     # Last, since it tells of the outputs that failed.
     attempt("summary.json", _save_summary, fit, failures, folder / "summary.json")
     return failures
