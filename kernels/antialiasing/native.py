@@ -39,9 +39,9 @@ def _blend_jvp(primals, tangents):
 
 
 def antialias(image: Float[Array, "H W C"], vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
-              face_index: Int[Array, "H W"], adjacent: Int[Array, "F 3"] | None) -> Float[Array, "H W C"]:
+              face_index: Int[Array, "H W"], adjacent: Int[Array, "F 3"]) -> Float[Array, "H W C"]:
     """The image with the pixels on silhouettes blended; see `op.antialias`."""
-    adjacent = neighbors(faces) if adjacent is None else adjacent
     edges = call("crossings", jax.ShapeDtypeStruct((*face_index.shape, 2, 2), jnp.int32),
-                 jax.lax.stop_gradient(vertices_clip), faces, adjacent, face_index)
+                 jax.lax.stop_gradient(vertices_clip), faces, adjacent,
+                 face_index)
     return _blend(vertices_clip, edges, image)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from facefit_kernels.antialiasing import reference
@@ -16,12 +18,13 @@ def neighbors(faces: Int[Array, "F 3"], implementation: Implementation = None) -
     What `antialias` needs to know of the mesh beside its faces. It finds it by itself; a caller whose faces stay the
     same may do so once.
     """
-    faces = jnp.asarray(faces, jnp.int32)
     if resolve(implementation) == "native":
         from facefit_kernels.antialiasing import native
 
-        return native.neighbors(faces)
-    return reference.neighbors(faces)
+        return native.neighbors(jnp.asarray(faces, jnp.int32))
+    # Faces are mostly known while tracing; XLA would spend seconds on folding a sort of constants.
+    known = not isinstance(faces, jax.core.Tracer)
+    return reference.neighbors(np.asarray(faces, np.int32), np) if known else reference.neighbors(faces, jnp)
 
 
 def antialias(image: Float[Array, "H W C"], vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
@@ -48,6 +51,8 @@ def antialias(image: Float[Array, "H W C"], vertices_clip: Float[Array, "V 4"], 
     if image.ndim != 3 or image.shape[:2] != fragments.face_index.shape[:2]:
         raise ValueError(f"antialias: image must be (H, W, C) with the fragments' size "
                          f"{fragments.face_index.shape[:2]}, got {image.shape}")
+    adjacent = neighbors(faces, implementation) if adjacent is None else adjacent
+    adjacent = jnp.asarray(adjacent, jnp.int32)
     image, vertices_clip = jnp.asarray(image, jnp.float32), jnp.asarray(vertices_clip, jnp.float32)
     faces = jnp.asarray(faces, jnp.int32)
     face_index = fragments.face_index[..., 0]

@@ -40,7 +40,8 @@ inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) 
 }
 
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), face_index (H, W) -> (H, W, 2, 2): the ends of the edge at which the
-// picture changes between each pixel and the next one to the right and below; -1 where there is none.
+// picture changes between each pixel and the next one to the right and below; -1 where the surface goes on, -2 where it
+// changes at an edge that was not found.
 inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints neighbor, Ints face_index,
                             IntResult result) {
   const Batch batch(*result, 4);
@@ -83,8 +84,34 @@ inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   return ffi::Error::Success();
 }
 
-// Calls each(b, edge, crossing, first, second) for every pair of neighbouring pixels that an edge crosses; first and
-// second are the numbers of the pixels. One thread a picture: few pairs are crossed, and pairs share pixels.
+// A pair of neighbouring pixels that an edge crosses between. `before` and `after` are the pixels that continue the
+// line on both sides where the surface does, else the pair's own (so that the slope of the colours is zero).
+struct Pair {
+  int64_t before, first, second, after;
+  // What the pixel that the edge is in, `changed`, gains: the difference of both surfaces' colours, each a line
+  // through two pixels, over the part from the middle between the centres to the edge. `weight` is of the
+  // difference of the centres, `slope_first` and `slope_second` of the slopes; `d_` by the edge's position.
+  int64_t changed;
+  float weight, slope_first, slope_second, d_slope_first, d_slope_second;
+
+  // The gain and its derivative by the edge's position, for one channel of an image with `C` of them.
+  float gain(const float* image, int64_t C, float* d_gain) const {
+    const float p = image[C * first], q = image[C * second];
+    const float slope_p = p - image[C * before], slope_q = image[C * after] - q;
+    *d_gain = (p - q) + d_slope_first * slope_p + d_slope_second * slope_q;
+    return weight * (p - q) + slope_first * slope_p + slope_second * slope_q;
+  }
+  // Adds the gradient of an image's channel, given that of the gain.
+  void gain_vjp(float gradient, int64_t C, float* image) const {
+    image[C * first] += gradient * (weight + slope_first);
+    image[C * second] -= gradient * (weight + slope_second);
+    image[C * before] -= gradient * slope_first;
+    image[C * after] += gradient * slope_second;
+  }
+};
+
+// Calls each(b, edge, crossing, pair) for every pair of neighbouring pixels that an edge crosses between. One thread a
+// picture: few pairs are crossed, and pairs share pixels.
 template <typename Each>
 inline void every_crossing(ffi::ThreadPool& pool, const Batch& batch, const Floats& vertices, const Ints& edges,
                            const Each& each) {
@@ -98,11 +125,16 @@ inline void every_crossing(ffi::ThreadPool& pool, const Batch& batch, const Floa
     for (int64_t y = 0; y < H; ++y)
       for (int64_t x = 0; x < W; ++x)
         for (int down = 0; down < 2; ++down) {
-          const int64_t at = y * W + x;
-          const int32_t *ends = edge + 4 * at + 2 * down;
-          if (ends[0] < 0 || ends[0] >= V || ends[1] < 0 || ends[1] >= V) continue;
-          if (crossing_at(clip + 4 * ends[0], clip + 4 * ends[1], x + 0.5f, y + 0.5f, down, 0.5f * W, 0.5f * H, &c))
-            each(b, ends, c, at, down ? at + W : at + 1);
+          const int64_t at = y * W + x, step = down ? W : 1, place = down ? y : x, length = down ? H : W;
+          const int32_t* ends = edge + 4 * at + 2 * down;
+          if (ends[0] < 0 || ends[0] >= V || ends[1] < 0 || ends[1] >= V || place + 1 >= length) continue;
+          if (!crossing_at(clip + 4 * ends[0], clip + 4 * ends[1], x + 0.5f, y + 0.5f, down, 0.5f * W, 0.5f * H, &c))
+            continue;
+          const bool continues = place > 0 && ends[-4 * step] == kContinuous;
+          const bool goes_on = place + 2 < length && ends[4 * step] == kContinuous;
+          const float t = c.position, square = 0.5f * (t * t - 0.25f);
+          each(b, ends, c, Pair{continues ? at - step : at, at, at + step, at + (goes_on ? 2 : 1) * step,
+                                t > 0.5f ? at + step : at, t - 0.5f, square, (t - 0.5f) - square, t, 1 - t});
         }
   });
 }
@@ -114,14 +146,10 @@ inline ffi::Error blend(ffi::ThreadPool pool, Floats vertices, Ints edges, Float
   const int64_t C = from.dim(2);
   for (int64_t b = 0; b < batch.count(); ++b)
     std::copy(from.at(b), from.at(b) + from.size, out->typed_data() + b * from.size);
-  every_crossing(pool, batch, vertices, edges,
-                 [&](int64_t b, const int32_t*, const Crossing& c, int64_t first, int64_t second) {
-                   // The pixel that the edge is in takes from the other one what its centre did not see.
-                   const int64_t at = c.position > 0.5f ? second : first;
-                   const float *p = from.at(b) + C * first, *q = from.at(b) + C * second;
-                   float* to = out->typed_data() + b * from.size + C * at;
-                   for (int64_t i = 0; i < C; ++i) to[i] += (c.position - 0.5f) * (p[i] - q[i]);
-                 });
+  every_crossing(pool, batch, vertices, edges, [&](int64_t b, const int32_t*, const Crossing&, const Pair& pair) {
+    float *to = out->typed_data() + b * from.size + C * pair.changed, unused;
+    for (int64_t i = 0; i < C; ++i) to[i] += pair.gain(from.at(b) + i, C, &unused);
+  });
   return ffi::Error::Success();
 }
 
@@ -134,15 +162,14 @@ inline ffi::Error blend_forward(ffi::ThreadPool pool, Floats vertices, Ints edge
   const int64_t C = from.dim(2);
   for (int64_t b = 0; b < batch.count(); ++b)
     std::copy(tangent.at(b), tangent.at(b) + from.size, out->typed_data() + b * from.size);
-  every_crossing(pool, batch, vertices, edges,
-                 [&](int64_t b, const int32_t* ends, const Crossing& c, int64_t first, int64_t second) {
-                   const float moved = crossing_jvp(c, dv.at(b) + 4 * ends[0], dv.at(b) + 4 * ends[1]);
-                   const float *p = from.at(b) + C * first, *q = from.at(b) + C * second;
-                   const float *dp = tangent.at(b) + C * first, *dq = tangent.at(b) + C * second;
-                   float* to = out->typed_data() + b * from.size + C * (c.position > 0.5f ? second : first);
-                   for (int64_t i = 0; i < C; ++i)
-                     to[i] += moved * (p[i] - q[i]) + (c.position - 0.5f) * (dp[i] - dq[i]);
-                 });
+  every_crossing(pool, batch, vertices, edges, [&](int64_t b, const int32_t* ends, const Crossing& c, const Pair& pair) {
+    const float moved = crossing_jvp(c, dv.at(b) + 4 * ends[0], dv.at(b) + 4 * ends[1]);
+    float *to = out->typed_data() + b * from.size + C * pair.changed, d_gain, unused;
+    for (int64_t i = 0; i < C; ++i) {
+      pair.gain(from.at(b) + i, C, &d_gain);
+      to[i] += moved * d_gain + pair.gain(tangent.at(b) + i, C, &unused);
+    }
+  });
   return ffi::Error::Success();
 }
 
@@ -157,19 +184,16 @@ inline ffi::Error blend_backward(ffi::ThreadPool pool, Floats vertices, Ints edg
   std::fill(result, result + g_vertices->element_count(), 0.0f);
   for (int64_t b = 0; b < batch.count(); ++b)
     std::copy(g.at(b), g.at(b) + from.size, g_image->typed_data() + b * from.size);
-  every_crossing(pool, batch, vertices, edges,
-                 [&](int64_t b, const int32_t* ends, const Crossing& c, int64_t first, int64_t second) {
-                   const float* to = g.at(b) + C * (c.position > 0.5f ? second : first);
-                   const float *p = from.at(b) + C * first, *q = from.at(b) + C * second;
-                   float *gp = g_image->typed_data() + b * from.size + C * first, *gq = gp + C * (second - first);
-                   float moved = 0;
-                   for (int64_t i = 0; i < C; ++i) {
-                     moved += to[i] * (p[i] - q[i]);
-                     const float part = (c.position - 0.5f) * to[i];
-                     gp[i] += part, gq[i] -= part;
-                   }
-                   crossing_vjp(c, moved, result + b * length + 4 * ends[0], result + b * length + 4 * ends[1]);
-                 });
+  every_crossing(pool, batch, vertices, edges, [&](int64_t b, const int32_t* ends, const Crossing& c, const Pair& pair) {
+    const float* to = g.at(b) + C * pair.changed;
+    float moved = 0, d_gain;
+    for (int64_t i = 0; i < C; ++i) {
+      pair.gain(from.at(b) + i, C, &d_gain);
+      moved += to[i] * d_gain;
+      pair.gain_vjp(to[i], C, g_image->typed_data() + b * from.size + i);
+    }
+    crossing_vjp(c, moved, result + b * length + 4 * ends[0], result + b * length + 4 * ends[1]);
+  });
   return ffi::Error::Success();
 }
 

@@ -88,26 +88,29 @@ FACEFIT_BOTH Walk walk(const Mesh& mesh, int32_t face, float x, float y, float s
   return result;
 }
 
-// The edge at which the picture changes from one surface to another between two neighbouring centres, the first at
-// (x, y); false where there is none. `first` and `second` are the faces that the centres show, -1 for none.
-FACEFIT_BOTH bool discontinuity(const Mesh& mesh, int32_t first, int32_t second, float x, float y, float step_x,
+// What lies between two neighbouring centres, the first at (x, y), that show the faces `first` and `second` (-1 for
+// none): the ends of the edge at which the picture changes from one surface to another, or one of these, twice.
+enum { kContinuous = -1, kUnknownEdge = -2 };
+
+FACEFIT_BOTH void discontinuity(const Mesh& mesh, int32_t first, int32_t second, float x, float y, float step_x,
                                 float step_y, int32_t* a, int32_t* b) {
-  if (first == second) return false;
+  *a = *b = kContinuous;
+  if (first == second) return;
   Walk from = {false, -1, -1, -1, 0, 0}, back = from;
   if (first >= 0) {
     from = walk(mesh, first, x, y, step_x, step_y);
-    if (!from.ends && from.face == second) return false;
+    if (!from.ends && from.face == second) return;
   }
   if (second >= 0) {
     back = walk(mesh, second, x + step_x, y + step_y, -step_x, -step_y);
-    if (!back.ends && back.face == first) return false;
+    if (!back.ends && back.face == first) return;
   }
-  if (!from.ends && !back.ends) return false;
+  *a = *b = kUnknownEdge;
+  if (!from.ends && !back.ends) return;
   // Of two surfaces that both end here the nearer one's edge is seen.
   const bool take_from = from.ends && (!back.ends || from.depth <= back.depth);
   *a = take_from ? from.a : back.a;
   *b = take_from ? from.b : back.b;
-  return true;
 }
 
 // Where an edge crosses the line between two centres, 0 at the first and 1 at the second, and its derivative.
