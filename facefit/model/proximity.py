@@ -35,46 +35,55 @@ def closest_points(
         vertices: (V, 3).
         faces: (F, 3).
         normals: of the query points, (N, 3); with them only triangles whose own normal has a cosine of more than
-            `min_cosine` with it are accepted, among the 8 * `candidates` nearest.
+            `min_cosine` with it are accepted, among the 4 * `candidates` nearest of every size.
         candidates: triangles tried first; more are tried where they cannot be ruled out.
     """
     points = np.asarray(points, np.float64).reshape(-1, 3)
     corners = np.asarray(vertices, np.float64)[np.asarray(faces)]
     centres = corners.mean(axis=1)
-    reach = np.linalg.norm(corners - centres[:, None], axis=2).max()
-    tree = cKDTree(centres)
+    radius = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1)
     directions = None
     if normals is not None:
+        normals = np.asarray(normals, np.float64)
         directions = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-20)
-        candidates *= 8
+        candidates *= 4
     result = Closest(
         np.full(len(points), -1, np.int32),
         np.zeros((len(points), 3)),
         np.full((len(points), 3), np.nan),
         np.full(len(points), np.inf),
     )
-    pending = np.arange(len(points))
-    count = min(candidates, len(centres))
-    while len(pending):
-        centre_distance, index = tree.query(points[pending], k=count)
-        centre_distance, index = centre_distance.reshape(len(pending), -1), index.reshape(len(pending), -1)
-        weights, position = _closest_on_triangles(points[pending, None], corners[index])
-        distance = np.linalg.norm(position - points[pending, None], axis=2)
-        if directions is not None:
-            agreement = np.einsum("nkc,nc->nk", directions[index], np.asarray(normals)[pending])
-            distance = np.where(agreement > min_cosine, distance, np.inf)
-        best = distance.argmin(axis=1)
-        row = np.arange(len(pending))
-        found = np.isfinite(distance[row, best])
-        result.face[pending] = np.where(found, index[row, best], -1)
-        result.barycentric[pending] = weights[row, best]
-        result.position[pending] = position[row, best]
-        result.distance[pending] = distance[row, best]
-        if directions is not None or count == len(centres):
-            break
-        pending = pending[centre_distance[:, -1] < distance[row, best] + reach]
-        count = min(4 * count, len(centres))
+    # Triangles of like size together, small ones first: how far a triangle reaches from its centre bounds the search,
+    # and a few large triangles would else make it look at thousands of small ones.
+    size = np.ceil(np.log2(np.maximum(radius, 1e-12) / max(np.median(radius), 1e-12))).clip(0)
+    for step in np.unique(size):
+        group = np.flatnonzero(size == step)
+        reach, tree = radius[group].max(), cKDTree(centres[group])
+        pending = np.arange(len(points))
+        count = min(candidates, len(group))
+        while len(pending):
+            centre_distance, nearest = tree.query(points[pending], k=count)
+            centre_distance = centre_distance.reshape(len(pending), -1)
+            index = group[nearest.reshape(len(pending), -1)]
+            hopeful = centre_distance[:, 0] < result.distance[pending] + reach
+            pending, centre_distance, index = pending[hopeful], centre_distance[hopeful], index[hopeful]
+            weights, position = _closest_on_triangles(points[pending, None], corners[index])
+            distance = np.linalg.norm(position - points[pending, None], axis=2)
+            if directions is not None:
+                agreement = np.einsum("nkc,nc->nk", directions[index], normals[pending])
+                distance = np.where(agreement > min_cosine, distance, np.inf)
+            row, best = np.arange(len(pending)), distance.argmin(axis=1)
+            better = distance[row, best] < result.distance[pending]
+            ids, row, best = pending[better], row[better], best[better]
+            result.face[ids] = index[row, best]
+            result.barycentric[ids] = weights[row, best]
+            result.position[ids] = position[row, best]
+            result.distance[ids] = distance[row, best]
+            if directions is not None or count == len(group):
+                break
+            pending = pending[centre_distance[:, -1] < result.distance[pending] + reach]
+            count = min(4 * count, len(group))
     return result
 
 

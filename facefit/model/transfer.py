@@ -11,7 +11,7 @@ from facefit.model.proximity import Closest, closest_points
 from facefit.model.records import FaceModel, SurfacePoints
 from facefit.model.registration import similarity, smooth_fit, thin_plate, vertex_normals
 
-PARTS = ("eyes", "inner")  # matched among themselves: an eyeball takes its colour from an eyeball
+PARTS = ("eyes", "inner", "ears")  # matched among themselves: an eyeball takes its colour from an eyeball
 
 
 def positions(model: FaceModel, points: SurfacePoints) -> np.ndarray:
@@ -23,12 +23,14 @@ def positions(model: FaceModel, points: SurfacePoints) -> np.ndarray:
 def warp_onto(source: FaceModel, target: FaceModel) -> np.ndarray:
     """Vertices of `source`'s mean face laid over `target`'s mean face, (V_source, 3), millimetres.
 
-    A similarity and a thin-plate warp driven by the 68 landmarks, then a smooth fit of the outer skin to the closest
+    A similarity and a thin-plate warp driven by the 68 landmarks and the ears' ends, then a smooth fit of the outer skin to the closest
     compatible surface. Correspondence is semantic at the landmarks and geometric in between.
     """
     from_points, to_points = positions(source, source.landmarks68), positions(target, target.landmarks68)
     align = similarity(from_points, to_points)
     vertices = align(np.asarray(source.mean, np.float64))
+    if (ears := ear_points(source)) is not None and (other_ears := ear_points(target)) is not None:
+        from_points, to_points = np.concatenate([from_points, ears]), np.concatenate([to_points, other_ears])
     vertices = thin_plate(align(from_points), to_points, vertices, smoothing=2.0)
     outer = _outer_faces(source)
     used, faces = np.unique(outer, return_inverse=True)
@@ -36,6 +38,19 @@ def warp_onto(source: FaceModel, target: FaceModel) -> np.ndarray:
     moved = smooth_fit(vertices[used], faces, np.asarray(target.mean), _outer_faces(target))
     vertices[used] = moved
     return vertices
+
+
+def ear_points(model: FaceModel) -> np.ndarray | None:
+    """Middle, top, bottom, rear and outermost point of both ears of the mean face, (10, 3) mm; None without ears."""
+    mean, ears = np.asarray(model.mean, np.float64), np.asarray(model.regions["ears"]) > 0.5
+    points = []
+    for side in (-1, 1):
+        ear = mean[ears & (mean[:, 0] * side > 0)]
+        if not len(ear):
+            return None
+        ends = ear[[ear[:, 1].argmax(), ear[:, 1].argmin(), ear[:, 2].argmin(), (side * ear[:, 0]).argmax()]]
+        points += [(ear.max(axis=0) + ear.min(axis=0)) / 2, *ends]
+    return np.array(points)
 
 
 def _part(model: FaceModel, name: str) -> np.ndarray:
