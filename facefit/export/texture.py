@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -13,42 +13,33 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from facefit.export.checks import require_finite
-from facefit.export.overlay import face_vertices
-from facefit.export.views import (
-    PosedView,
-    draw,
-    draw_atlas,
-    from_bytes,
-    head_crop,
-    light_on,
-    project,
-    to_bytes,
-)
+from facefit.export.views import PosedView, draw_atlas, light_on, to_bytes
+from facefit.export.window import Window
 from facefit.model.proximity import closest_points
 from facefit.model.records import FaceModel
 from facefit.model.registration import vertex_normals
+from facefit.model.transfer import positions
 
-DEPTH_SIZE = 640  # side of the window in which visibility is decided, pixels
-DEPTH_SLACK = 2.0  # mm behind the visible surface at which a point still counts as visible
-BORDER = 0.02  # of the window: within this distance of an occluding edge the photograph fades out
-LID = 4.0  # pixels of the window: the same next to the lids
+COLLAR = (20.0, 60.0)  # mm below the chin: from here to there photographs are believed less and less
 MIRROR = 0.15  # weight of the other side of the face against one seen directly
 FULL = 0.25  # weight at which nothing of the model's albedo is left
-DARK = 0.2  # of the mean light: darker light is not divided out further, it would only raise noise
 
 # How far, in the logarithm of albedo, a photograph may depart from the model's albedo before it is taken for something
 # else that lies there (clothes, hair). Regions that are not named may look like anything.
-DEPARTURE = {"neck": 0.45, "ears": 0.6, "skin": 1.2}
+DEPARTURE = {"neck": 0.6, "ears": 0.8, "skin": 1.2}
+BRIGHT = 2.0  # how many times less it may be brighter than darker
 
 
 class Texels(NamedTuple):
     """The N texels that show a drawn surface.
 
     Attributes:
+        size: side of the texture.
         row, column, face: of every texel, (N,).
         mixing: takes values of the vertices (V, C) to values of the texels (N, C); sparse, three entries a row.
     """
 
+    size: int
     row: np.ndarray
     column: np.ndarray
     face: np.ndarray
@@ -63,7 +54,20 @@ class Texels(NamedTuple):
         weights = np.ascontiguousarray(atlas.barycentric[row, column], np.float32).ravel()
         corners = np.asarray(model.faces)[face].ravel()
         starts = np.arange(0, 3 * len(row) + 1, 3, dtype=np.int32)
-        return Texels(row, column, face, sparse.csr_matrix((weights, corners, starts), (len(row), len(model.mean))))
+        mixing = sparse.csr_matrix((weights, corners, starts), (len(row), len(model.mean)))
+        return Texels(size, row, column, face, mixing)
+
+    def picture(self, values: np.ndarray) -> np.ndarray:
+        """Values of the texels (N, ...) in their places, (size, size, ...), zero elsewhere."""
+        result = np.zeros((self.size, self.size, *values.shape[1:]), np.float32)
+        result[self.row, self.column] = values
+        return result
+
+    def smooth(self, values: np.ndarray) -> np.ndarray:
+        """Mean of the values (N,) over a hundredth of the texture's side; texels that show nothing do not count."""
+        side = (2 * (self.size // 200) + 1,) * 2
+        total = cv2.blur(self.picture(values), side)
+        return (total / np.maximum(cv2.blur(self.picture(np.ones_like(values)), side), 1e-6))[self.row, self.column]
 
 
 def bake_texture(
@@ -100,11 +104,8 @@ def bake_texture(
     tone = _tone(model, texels, seen, expected, confidence)
     keep = np.clip(confidence / FULL, 0, 1)
     keep = (keep * keep * (3 - 2 * keep))[:, None]
-    texture, covered = np.zeros((size, size, 3), np.float32), np.zeros((size, size), bool)
-    texture[texels.row, texels.column] = keep * seen + (1 - keep) * expected * tone
-    covered[texels.row, texels.column] = True
-    texture = _pad(texture, covered)
-    return to_bytes(texture)
+    texture = texels.picture(keep * seen + (1 - keep) * expected * tone)
+    return to_bytes(_pad(texture, texels.picture(np.ones(len(seen))) > 0))
 
 
 def _gather(
@@ -117,132 +118,107 @@ def _gather(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blended albedo (N, 3) and confidence (N,) of what the photographs show, the mirrored side included."""
     faces, count = np.asarray(model.faces), len(expected)
-    usable = regions["inner"] < 0.5
+    # Below the collar lie clothes.
+    below = positions(model, model.landmarks68)[:17, 1].min() - texels.mixing @ np.asarray(model.mean)[:, 1]
+    usable = (regions["inner"] < 0.5) & (below < COLLAR[1])
+    fade = np.clip((COLLAR[1] - below) / (COLLAR[1] - COLLAR[0]), 0, 1)
     if not views:
         return expected.copy(), np.zeros(count, np.float32)
-    windows = [_Window(model, view) for view in views]
 
-    def read(window: _Window, points: np.ndarray, faces: np.ndarray, wanted: np.ndarray):
-        color, weight = np.zeros((count, 3), np.float32), np.zeros(count, np.float32)
+    def read(window: Window, points: np.ndarray, faces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        color, weight = np.full((count, 3), 0.003, np.float32), np.zeros(count, np.float32)
         normals = vertex_normals(points.astype(np.float64), faces)
         turned = ((normals * points).sum(1) < 0)[faces].any(axis=1)
         chosen = np.flatnonzero(wanted & turned[texels.face])
-        if len(chosen):
-            light = light_on(normals, window.lighting) if relight else np.ones_like(points)
-            shown = texels.mixing[chosen] @ np.concatenate([points, normals, light], 1).astype(np.float32)
-            color[chosen], weight[chosen] = window.sample(
-                shown[:, :3], shown[:, 3:6], shown[:, 6:], regions["eyes"][chosen] > 0.5
-            )
-        if relight and len(chosen):
-            weight[chosen] *= _likeness(color[chosen], expected[chosen], {k: v[chosen] for k, v in regions.items()})
-        return color, weight
+        light = light_on(normals, window.lighting) if relight else np.ones_like(points)
+        shown = texels.mixing[chosen] @ np.concatenate([points, normals, light], 1).astype(np.float32)
+        color[chosen], weight[chosen] = window.sample(
+            shown[:, :3], shown[:, 3:6], shown[:, 6:], regions["eyes"][chosen] > 0.5
+        )
+        if relight:
+            alike = np.ones(count, np.float32)
+            alike[chosen] = _likeness(color[chosen], expected[chosen], {k: v[chosen] for k, v in regions.items()})
+            weight *= texels.smooth(alike)
+        return color, weight * fade
 
-    sources = [
+    windows = [Window(model, view) for view in views]
+    direct = [
         read(window, np.asarray(view.vertices, np.float32), faces, usable)
         for window, view in zip(windows, views, strict=True)
     ]
-    seen, confidence = blend(*(np.stack(part) for part in zip(*sources, strict=True)))
-    weak = np.flatnonzero(usable & (confidence < FULL))
+    known = np.max([weight for _, weight in direct], axis=0)
     corners, weights = mirror_points(model)
+    sources = _agree(direct, expected, regions["skin"]) if relight else direct
     for window, view in zip(windows, views, strict=True):
         across = np.einsum("vk,vkc->vc", weights, np.asarray(view.vertices, np.float32)[corners])
-        color, weight = read(window, across.astype(np.float32), faces[:, ::-1], usable & (confidence < FULL))
+        color, weight = read(window, across.astype(np.float32), faces[:, ::-1], usable & (known < FULL))
         sources.append((color, MIRROR * weight))
-    if len(weak):
-        colors, shares = (np.stack([source[part][weak] for source in sources]) for part in (0, 1))
-        seen[weak], confidence[weak] = blend(colors, shares)
+    shares = np.stack([weight for _, weight in sources])
+    shown = np.flatnonzero(shares.max(axis=0) > 1e-3)  # fewer than half of the texels
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        everywhere = np.zeros(count, np.float32)
+        everywhere[shown] = values
+        return texels.smooth(everywhere)[shown]
+
+    seen, confidence = expected.copy(), np.zeros(count, np.float32)
+    colors = np.stack([color[shown] for color, _ in sources])
+    seen[shown], confidence[shown] = blend(colors, shares[:, shown], smooth)
     return seen, confidence
 
 
-class _Window:
-    """One photograph around the head, with what is needed to tell which surface points it shows."""
-
-    def __init__(self, model: FaceModel, view: PosedView) -> None:
-        crop = head_crop(view, face_vertices(model), DEPTH_SIZE, margin=0.3)
-        faces = np.asarray(model.faces)
-        self.lighting = np.asarray(view.lighting, np.float32)
-        self.matrix = crop.matrix() @ np.asarray(view.matrix, np.float32)
-        surface = draw(view.vertices, faces, self.matrix, (DEPTH_SIZE, DEPTH_SIZE))
-        depth = surface.interpolate(np.asarray(view.vertices, np.float32)[:, 2:], faces)[..., 0]
-        self.depth = np.where(surface.face >= 0, depth, np.float32(1e6))
-        around = np.ones((3, 3), np.uint8)
-        steps = cv2.dilate(self.depth, around) - cv2.erode(self.depth, around)
-        # A window pixel is 0.5 mm wide; a smooth surface seen at 80 degrees changes by 6 mm over a 3 x 3 block.
-        edge = (steps > 10.0).astype(np.uint8)
-        distance = cv2.distanceTransform(1 - edge, cv2.DIST_L2, 3) / (BORDER * DEPTH_SIZE)
-        # Eyeballs lie only a millimetre behind the lids, and the opening is small: an edge of their own, a narrow one.
-        eyes = (surface.interpolate(np.asarray(model.regions["eyes"])[:, None], faces)[..., 0] > 0.5).astype(np.uint8)
-        self.eyes = eyes
-        rim = cv2.dilate(eyes, around) - cv2.erode(eyes, around)
-        distance = np.minimum(distance, cv2.distanceTransform(1 - rim, cv2.DIST_L2, 3) / LID)
-        self.calm = np.clip(distance - 0.1, 0, 1).astype(np.float32)
-        # Twice the window's resolution keeps pores; more than the photograph has is not made up by `cut`.
-        fine = crop._replace(size=int(np.clip(crop.side, DEPTH_SIZE, 2 * DEPTH_SIZE)))
-        self.zoom = fine.size / DEPTH_SIZE
-        self.pixels = from_bytes(fine.cut(view.pixels))
-        inside = crop.cut(np.ones(view.pixels.shape[:2], np.float32))
-        corners = crop.corner + (np.indices((DEPTH_SIZE, DEPTH_SIZE))[::-1].T + 0.5) * crop.side / DEPTH_SIZE
-        height, width = view.pixels.shape[:2]
-        valid = ((corners > 1) & (corners < [width - 1, height - 1])).all(-1).transpose(1, 0)
-        self.calm *= valid * inside
-
-    def sample(
-        self, points: np.ndarray, normals: np.ndarray, light: np.ndarray, eyes: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Albedo (N, 3) and weight (N,) of surface points (N, 3) with their normals (camera frame) in their light.
-
-        `eyes` (N,) says which points lie on an eyeball: the lids are nearer to them than the depth test resolves.
-        """
-        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        toward = -points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
-        facing = (normals * toward).sum(1)
-        where = project(points, self.matrix).astype(np.float32)
-        front = self._read(self.depth, where, cv2.INTER_NEAREST)
-        slope = np.sqrt(np.maximum(1 - facing**2, 0)) / np.maximum(facing, 0.1)
-        visible = points[:, 2] < front + DEPTH_SLACK + 0.5 * slope
-        weight = np.clip((facing - 0.15) / 0.6, 0, 1) ** 2 * visible
-        weight = weight * self._read(self.calm, where, cv2.INTER_LINEAR)
-        weight = np.where(eyes & (self._read(self.eyes, where, cv2.INTER_NEAREST) == 0), 0, weight)
-        color = self._read(self.pixels, where * np.float32(self.zoom), cv2.INTER_LINEAR)
-        floor = DARK * np.maximum(light.mean(axis=0), 1e-3)
-        color = np.clip(color / np.maximum(light, floor), 0.0, 1.0)
-        weight = weight * np.clip((light / floor).min(axis=1) - 0.5, 0.05, 1)
-        return color.astype(np.float32), weight.astype(np.float32)
-
-    def _read(self, picture: np.ndarray, where: np.ndarray, how: int) -> np.ndarray:
-        # OpenCV's remap takes at most 32767 rows, and has the first pixel's centre at zero.
-        width = 16384
-        padded = np.zeros((-(-len(where) // width) * width, 2), np.float32)
-        padded[: len(where)] = np.clip(where, -1e4, 1e4) - 0.5
-        grid = padded.reshape(-1, width, 2)
-        border = cv2.BORDER_REPLICATE
-        values = cv2.remap(picture, grid[..., 0], grid[..., 1], how, borderMode=border)
-        return values.reshape(len(padded), *picture.shape[2:])[: len(where)]
+def _agree(
+    sources: list[tuple[np.ndarray, np.ndarray]], expected: np.ndarray, skin: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The sources with their skin brought to one tone, that of all of them together."""
+    if len(sources) == 1:
+        return sources
+    tones, sway = [], []
+    for color, weight in sources:
+        chosen = np.flatnonzero(weight * skin > 0.1)[::7]
+        if len(chosen) < 50:
+            tones.append(np.full(3, np.nan))
+            sway.append(0.0)
+            continue
+        ratio = np.log(np.maximum(color[chosen], 0.003)) - np.log(expected[chosen])
+        tones.append(np.array([_weighted_median(ratio[:, c], weight[chosen]) for c in range(3)]))
+        sway.append(float(weight[chosen].sum()))
+    if not any(sway):
+        return sources
+    usual = np.average(np.nan_to_num(tones), axis=0, weights=sway)
+    gains = [np.exp(usual - tone) if known else np.ones(3) for tone, known in zip(tones, sway, strict=True)]
+    return [((color * gain).astype(np.float32), weight) for (color, weight), gain in zip(sources, gains, strict=True)]
 
 
 def _likeness(color: np.ndarray, expected: np.ndarray, regions: dict[str, np.ndarray]) -> np.ndarray:
     """Near one where a colour may well be the subject's skin, near zero where it cannot, (N,)."""
     difference = np.log(np.maximum(color, 0.003)) - np.log(expected)
-    squared = (difference**2).mean(axis=1)
+    # Skin has darker things on it (beard, moles), but what is much brighter is a highlight, a collar or the background.
+    squared = (difference**2).mean(axis=1) * np.where(difference.mean(axis=1) > 0, BRIGHT**2, 1)
     result = np.ones(len(color), np.float32)
     for name, allowed in DEPARTURE.items():
         result *= np.exp(-0.5 * regions[name] * squared / allowed**2)
     return result
 
 
-def blend(colors: Float[np.ndarray, "K N 3"], weights: Float[np.ndarray, "K N"]) -> tuple[np.ndarray, np.ndarray]:
+def blend(
+    colors: Float[np.ndarray, "K N 3"],
+    weights: Float[np.ndarray, "K N"],
+    smooth: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+) -> tuple[np.ndarray, np.ndarray]:
     """Robust weighted mean over K sources: colour (N, 3) and the weight it rests on (N,).
 
     Where several sources agree, one that differs loses its say (Geman-McClure about the weighted mean, three rounds,
-    scale 0.25 in the logarithm of albedo).
+    scale 0.25 in the logarithm of albedo). `smooth` keeps neighbours from taking different sides.
     """
     weights = np.maximum(weights, 0)
-    logs = np.log(np.maximum(colors, 0.003))
+    logs = np.log(np.maximum(colors, 0.003, dtype=np.float32))
     robust = weights**2  # the best view leads, or small misalignments would blur every detail
     for _ in range(3):
         mean = (robust[..., None] * logs).sum(0) / np.maximum(robust.sum(0), 1e-12)[:, None]
         squared = ((logs - mean) ** 2).mean(-1) / 0.25**2
-        robust = weights**2 / (1 + squared) ** 2
+        trust = np.where(weights > 0, 1 / (1 + squared) ** 2, 0)
+        robust = weights**2 * np.stack([smooth(values) for values in trust])
     total = np.maximum(robust.sum(0), 1e-12)
     return (robust[..., None] * colors).sum(0) / total[:, None], weights.max(axis=0)
 
