@@ -229,7 +229,7 @@ def main(settings: Settings) -> None:
         )
         if settings.overlays:
             for number, photograph in enumerate(photographs):
-                suffix = f"@{Path(photograph.path).stem}" if len(job.photos) > 1 else ""
+                suffix = f"+{Path(photograph.path).stem}" if len(job.photos) > 1 else ""
                 path = settings.overlays / f"{job.name}{suffix}.png"
                 save_overlay(fit, number, photograph.pixels, path, photograph.landmarks68)
     if settings.score:

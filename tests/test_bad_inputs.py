@@ -132,6 +132,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(tmp_pa
     assert "%" not in captured  # no progress: nothing was begun
 
 
+@pytest.mark.slow
 def test_a_photograph_with_an_odd_name_is_fitted_like_any_other(tmp_path):
     """And, as a process of its own: the command exists, says so on standard output, and prints no traceback."""
     photo, out = tmp_path / "für Anna & 写真 (1).jpg", tmp_path / "mein Ordner"

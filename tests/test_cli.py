@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,16 +202,21 @@ def test_compiled_programs_are_kept_however_small(tmp_path):
     assert any(path.is_file() for path in tmp_path.rglob("jit_*"))
 
 
-def test_python_and_the_command_line_agree(tmp_path):
-    """`facefit.fit(...).save(...)` writes what `facefit fit` writes, and both load back."""
-    fit = facefit.fit(SAMPLE, preset="fast")
-    fit.save(tmp_path / "python")
-    assert main(["fit", str(SAMPLE), "-o", str(tmp_path / "command"), "--preset", "fast"]) == 0
-    names = [sorted(path.name for path in (tmp_path / side).iterdir()) for side in ("python", "command")]
-    assert names[0] == names[1] and "astronaut.overlay.png" in names[0]
-    sides = [facefit.Fit.load(tmp_path / side) for side in ("python", "command")]
-    np.testing.assert_array_equal(sides[0].identity, sides[1].identity)
-    np.testing.assert_array_equal(sides[0].identity, fit.identity)
-    summary = json.loads((tmp_path / "command" / "summary.json").read_text())
+def test_python_and_the_command_line_agree(tmp_path, capsys):
+    """`facefit.fit(...).save(...)` writes what `facefit fit` writes, and both load back, whatever the files are called."""
+    photo = tmp_path / "für Anna & 写真 (1).jpg"
+    shutil.copy(SAMPLE, photo)
+    fit = facefit.fit(photo, preset="fast")
+    fit.save(tmp_path / "by python")
+    assert main(["fit", str(photo), "-o", str(tmp_path / "by command"), "--preset", "fast"]) == 0
+    assert f"{photo}: fitted" in capsys.readouterr().out
+    folders = [tmp_path / "by python", tmp_path / "by command"]
+    names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
+    assert names[0] == names[1] and f"{photo.stem}.overlay.png" in names[0]
+    for folder in folders:
+        again = facefit.Fit.load(folder)
+        np.testing.assert_array_equal(again.identity, fit.identity)
+        np.testing.assert_array_equal(again.views[0].expression, fit.views[0].expression)
+    summary = json.loads((folders[1] / "summary.json").read_text())
     assert summary["photos"][0]["outcome"] == "fitted" and summary["seconds"]["total"] > 0
     assert summary["photos"][0]["landmark_rmse_percent"] < 10
