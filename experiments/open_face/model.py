@@ -11,6 +11,7 @@ from facefit.model.records import FaceModel, SurfacePoints
 
 from . import anthropometry, population
 from .albedo import build_albedo
+from .atlas import arrange
 from .landmarks import ibug_points
 from .makehuman import DECIMETRE_MM, RACES, SEXES, BaseMesh, MakeHumanFiles, read_base, read_target
 from .regions import draw_regions
@@ -139,7 +140,15 @@ def build_model(
     albedo = build_albedo(mean, reference, faces, regions, gaze_angle(head, reference, regions["eyes"]))
     report(f"albedo components: {', '.join(albedo.names)}")
     tip = SurfacePoints(np.full(468, landmarks.face[30], np.int32), np.tile(landmarks.barycentric[30], (468, 1)))
-    uv = head.refinement.uv
+    outside = np.maximum.reduce([regions["neck"], regions["ears"], regions["scalp"]]) < 0.3
+    uv = arrange(
+        head.refinement.uv,
+        head.refinement.uv_faces,
+        mean,
+        faces,
+        face=(regions["skin"] > 0.5) & outside & (mean[:, 2] > 20),
+        eyes=regions["eyes"] > 0.5,
+    )
     model = FaceModel(
         mean=mean.astype(np.float32),
         identity_basis=rounded(fine),

@@ -64,8 +64,8 @@ class Texels(NamedTuple):
         return result
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
-        """Mean of the values (N,) over a hundredth of the texture's side; texels that show nothing do not count."""
-        side = (2 * (self.size // 200) + 1,) * 2
+        """Mean of the values (N,) over a fortieth of the texture's side; texels that show nothing do not count."""
+        side = (2 * (self.size // 80) + 1,) * 2
         total = cv2.blur(self.picture(values), side)
         return (total / np.maximum(cv2.blur(self.picture(np.ones_like(values)), side), 1e-6))[self.row, self.column]
 
@@ -209,14 +209,14 @@ def blend(
     """Robust weighted mean over K sources: colour (N, 3) and the weight it rests on (N,).
 
     Where several sources agree, one that differs loses its say (Geman-McClure about the weighted mean, three rounds,
-    scale 0.25 in the logarithm of albedo). `smooth` keeps neighbours from taking different sides.
+    scale 0.4 in the logarithm of albedo). `smooth` keeps neighbours from taking different sides.
     """
     weights = np.maximum(weights, 0)
     logs = np.log(np.maximum(colors, 0.003, dtype=np.float32))
     robust = weights**2  # the best view leads, or small misalignments would blur every detail
     for _ in range(3):
         mean = (robust[..., None] * logs).sum(0) / np.maximum(robust.sum(0), 1e-12)[:, None]
-        squared = ((logs - mean) ** 2).mean(-1) / 0.25**2
+        squared = ((logs - mean) ** 2).mean(-1) / 0.4**2
         trust = np.where(weights > 0, 1 / (1 + squared) ** 2, 0)
         robust = weights**2 * np.stack([smooth(values) for values in trust])
     total = np.maximum(robust.sum(0), 1e-12)
