@@ -65,7 +65,7 @@ def main(target: Path) -> None:
     model = fit.model
     texture = outputs.texture(fit, {fit.views[0].file: pixels})
     arrays = [np.asarray(values) for values in (model.faces, model.uv, model.uv_faces)]
-    neutral = outputs.neutral_vertices(fit)
+    neutral = outputs.neutral(fit).vertices
     heads = [turned_head(neutral, *arrays, texture, degrees) for degrees in (-40, 0, 40)]
     picture = np.concatenate([panels, np.concatenate(heads, axis=1)], axis=0)
     target.parent.mkdir(parents=True, exist_ok=True)

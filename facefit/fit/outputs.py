@@ -26,10 +26,9 @@ from facefit.render import directions_to_camera, shade, to_camera, vertex_normal
 
 def save_neutral(fit: Fit, folder: Path) -> None:
     """neutral.ply, the head without expression, and landmarks3d.json, the 68 points on it; millimetres, model frame."""
-    points = neutral_vertices(fit)
-    write_ply(folder / "neutral.ply", points, np.asarray(fit.model.faces), comment="facefit, millimetres, y up, z out")
-    marks = np.asarray(surface_points(points, fit.model.faces, fit.model.landmarks68))
-    write_landmarks3d(folder / "landmarks3d.json", marks)
+    head = neutral(fit)
+    write_ply(folder / "neutral.ply", head.vertices, np.asarray(fit.model.faces), comment="facefit, millimetres, y up, z out")
+    write_landmarks3d(folder / "landmarks3d.json", head.landmarks68)
 
 
 def save_landmarks(fit: Fit, place: int, path: Path) -> None:
@@ -37,10 +36,32 @@ def save_landmarks(fit: Fit, place: int, path: Path) -> None:
     write_landmarks(path, fit.views[place].landmarks68)
 
 
-def neutral_vertices(fit: Fit) -> Float[np.ndarray, "V 3"]:
-    """The subject's head without expression, millimetres, model frame."""
-    none = np.zeros(fit.model.expression_basis.shape[0], np.float32)
-    return np.asarray(vertices(fit.model, fit.identity, none))
+class Neutral(NamedTuple):
+    """The subject's head without expression, model frame.
+
+    Attributes:
+        vertices: millimetres, (V, 3).
+        normals: unit vectors, (V, 3).
+        landmarks68: the iBUG points on it, millimetres, (68, 3).
+        albedo: linear RGB, (V, 3).
+    """
+
+    vertices: Float[np.ndarray, "V 3"]
+    normals: Float[np.ndarray, "V 3"]
+    landmarks68: Float[np.ndarray, "68 3"]
+    albedo: Float[np.ndarray, "V 3"]
+
+
+@jax.jit  # one compiled program, where a dozen single operations would each be compiled
+def _neutral(model: FaceModel, identity, albedo_coefficients):
+    points = vertices(model, identity, jnp.zeros(model.expression_basis.shape[0], jnp.float32))
+    marks = surface_points(points, model.faces, model.landmarks68)
+    return points, vertex_normals(points, model.faces), marks, albedo(model, albedo_coefficients)
+
+
+def neutral(fit: Fit) -> Neutral:
+    """The subject's head without expression."""
+    return Neutral(*(np.asarray(values) for values in _neutral(fit.model, fit.identity, fit.albedo)))
 
 
 @jax.jit
@@ -115,21 +136,21 @@ def texture(fit: Fit, pixels: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "S 
         for place, view in enumerate(fit.views)
         if view.file in pixels
     ]
-    return bake_texture(fit.model, np.asarray(albedo(fit.model, fit.albedo)), views)
+    return bake_texture(fit.model, neutral(fit).albedo, views)
 
 
 def save_glb(fit: Fit, picture: UInt8[np.ndarray, "S S 3"], path: Path) -> None:
     """mesh.glb: the neutral head with its expressions as morph targets."""
-    model, points = fit.model, neutral_vertices(fit)
+    model, head = fit.model, neutral(fit)
     names = model.expression_names or tuple(f"expression {k}" for k in range(len(model.expression_basis)))
     write_glb(
         path,
-        points,
+        head.vertices,
         np.asarray(model.faces),
         np.asarray(model.uv),
         np.asarray(model.uv_faces),
         picture,
-        np.asarray(vertex_normals(points, model.faces)),
+        head.normals,
         np.asarray(model.expression_basis),
         names,
     )
@@ -139,4 +160,4 @@ def save_obj(fit: Fit, picture: UInt8[np.ndarray, "S S 3"], path: Path) -> None:
     """mesh.obj, mesh.mtl, mesh.png: the neutral head, millimetres."""
     model = fit.model
     faces, uv, uv_faces = (np.asarray(values) for values in (model.faces, model.uv, model.uv_faces))
-    write_obj(path, neutral_vertices(fit), faces, uv, uv_faces, picture)
+    write_obj(path, neutral(fit).vertices, faces, uv, uv_faces, picture)
