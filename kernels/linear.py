@@ -55,11 +55,11 @@ def _transposed(cotangents, *arguments, forward, transpose, residual_count):
 
 
 def _batched(arguments, axes, *, forward, transpose, residual_count):
-    size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not batching.not_mapped)
+    size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not None)
     residuals = arguments[:residual_count]
-    residual_axes = tuple(None if axis is batching.not_mapped else axis for axis in axes[:residual_count])
+    residual_axes = tuple(None if axis is None else axis for axis in axes[:residual_count])
     # Operands are batched whatever they were, so that the transpose gives back what it is asked for.
-    operands = [jnp.broadcast_to(a, (size, *a.shape)) if axis is batching.not_mapped else jnp.moveaxis(a, axis, 0)
+    operands = [jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
                 for a, axis in zip(arguments[residual_count:], axes[residual_count:], strict=True)]
 
     def over(function):

@@ -16,7 +16,7 @@ _LOWEST = float(jnp.finfo(jnp.float32).min)
 _NO_FACE = 2**31 - 1
 # Triangles are handled in classes by the side of the square window that holds their pixels; each class in chunks of
 # about this many pixels, so that memory is bounded whatever the number of triangles.
-_WINDOWS = (2, 4, 8, 16, 32, 64)
+_WINDOWS = (2, 4, 8, 24, 64)
 _CHUNK_PIXELS = 32768
 
 

@@ -1,0 +1,33 @@
+"""What all tests share: the compilation cache between runs, and the implementations of the kernels."""
+
+import os
+
+import pytest
+
+
+def pytest_configure(config):
+    # Compiling takes most of the suite's time. Set before JAX is imported; a caller's own setting wins.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.fixture(params=["native", "reference"])
+def implementation(request):
+    """The name of each implementation of the kernels, one after the other."""
+    import facefit_kernels
+    from facefit_kernels import library
+
+    if request.param not in facefit_kernels.available():
+        pytest.skip(f"the native kernels do not work here: {library.reason()}")
+    return request.param
+
+
+@pytest.fixture
+def both_implementations():
+    """Skips where there is only the reference to compare with itself."""
+    import facefit_kernels
+    from facefit_kernels import library
+
+    if "native" not in facefit_kernels.available():
+        pytest.skip(f"the native kernels do not work here: {library.reason()}")
