@@ -102,9 +102,14 @@ def test_every_triangle_has_area_in_one_atlas(model):
     assert (area > 0).mean() > 0.999
 
 
-def test_only_located_dense_points_count(model):
+def test_dense_landmarks_agree_with_the_sparse_ones(model):
+    dense, sparse = positions(model, model.landmarks468), positions(model, model.landmarks68)
+    # Eye corners, nose tip, mouth corners, lips, chin: the two sets name the same places, found in different ways.
+    pairs = ((36, 33, 4), (39, 133, 4), (45, 263, 4), (30, 4, 6), (48, 61, 5), (54, 291, 5), (51, 0, 4), (57, 17, 5))
+    for ibug, mesh, tolerance in (*pairs, (8, 152, 12)):
+        assert np.linalg.norm(sparse[ibug] - dense[mesh]) < tolerance, (ibug, mesh)
     sigma = np.asarray(model.landmark_sigma468)
-    assert (sigma < 0.1).sum() == 51 and sigma.max() == 1.0
+    assert 0.003 < np.median(sigma) < 0.04
 
 
 def test_a_file_without_its_mesh_says_what_to_fetch(tmp_path):
@@ -129,15 +134,17 @@ def test_a_damaged_obj_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_albedo_and_dense_landmarks_come_from_the_open_model(model):
+def test_albedo_comes_from_the_open_model(model):
     if "open" not in list_models():
         pytest.skip("the open model has not been built")
     reference = find_model("open")
-    full = complete(model, reference)
+    full = complete(model, reference, ("albedo",))
     assert full.albedo_basis.shape[0] == reference.albedo_basis.shape[0]
-    dense, sparse = positions(full, full.landmarks468), positions(full, full.landmarks68)
-    # Outer eye corners, nose tip, mouth corners and chin of the two landmark sets.
-    for ibug, mesh, tolerance in ((36, 33, 5), (45, 263, 5), (30, 4, 8), (48, 61, 6), (54, 291, 6), (8, 152, 15)):
-        assert np.linalg.norm(sparse[ibug] - dense[mesh]) < tolerance
     lips, cheek = (np.asarray(full.albedo_mean)[list(ids)].mean(0) for ids in (LANDMARKS[48:60], LANDMARKS[2:4]))
     assert lips[0] / lips[1] > cheek[0] / cheek[1]  # lips are redder
+    ears = np.asarray(full.albedo_mean)[np.asarray(model.regions["ears"]) > 0.9]
+    assert np.quantile(ears[:, 0], 0.05) > 0.2  # skin, not hair
+    # The transferred dense points, a first guess, lie near those that the network sees.
+    guess = complete(model, reference, ("landmarks468",))
+    distance = np.linalg.norm(positions(guess, guess.landmarks468) - positions(model, model.landmarks468), axis=1)
+    assert np.median(distance) < 4

@@ -50,19 +50,8 @@ TILES = {
     "M_IrisRight": (0.6, 0.05, 0.2),
 }
 
-# Points of the Face Mesh network that are iBUG points 17-67 (the brows and the inner lip by position, the rest exact).
-DENSE_FROM_IBUG = dict(
-    zip(
-        (
-            *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 195, 4, 98, 97, 2, 326, 327),
-            *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
-            *(61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
-        ),
-        range(17, 68),
-        strict=True,
-    )
-)
-UNKNOWN = 1.0  # landmark_sigma468 of a point that has not been located: a scatter of one inter-ocular distance
+# Where the Face Mesh network sees its points on renderings of this model: experiments/build_ict_landmarks.py.
+DENSE = Path(__file__).with_name("ict_landmarks468.npz")
 
 
 def read_ict(path: str | Path) -> FaceModel:
@@ -75,9 +64,8 @@ def read_ict(path: str | Path) -> FaceModel:
     triangles and form the region "hidden". Expressions have ARKit's names (`_L` becomes `Left`); browInnerUp and
     cheekPuff, single in ARKit, stay separate for the two sides.
 
-    The file has neither albedo nor dense landmarks: albedo is a plain skin with two tone components, and of
-    `landmarks468` only the 51 points that are iBUG points too are located, the others have a `landmark_sigma468` of 1.
-    `facefit.model.transfer.complete` fills in both from another model.
+    The model has no albedo: it gets a plain skin with two tone components. `facefit.model.transfer.complete` takes a
+    better prior over from another model. The dense landmarks come from a table of our own.
 
     Raises:
         InputError: a file is missing, damaged or not of this model; the message names it.
@@ -230,10 +218,7 @@ def _build(template, neutral, identity, expression, names, where: str) -> FaceMo
     landmarks68 = SurfacePoints(
         face=(first // 3).astype(np.int32), barycentric=np.eye(3, dtype=np.float32)[first % 3]
     )
-    dense = np.full(468, 30, np.int32)
-    dense[list(DENSE_FROM_IBUG)] = list(DENSE_FROM_IBUG.values())
-    sigma = np.full(468, UNKNOWN, np.float32)
-    sigma[list(DENSE_FROM_IBUG)] = 0.03
+    dense = read_arrays(DENSE)
     regions = ict_regions(mean)
     mean_albedo, albedo_basis = plain_albedo(regions, mean)
     model = FaceModel(
@@ -246,8 +231,8 @@ def _build(template, neutral, identity, expression, names, where: str) -> FaceMo
         albedo_mean=mean_albedo,
         albedo_basis=albedo_basis,
         landmarks68=landmarks68,
-        landmarks468=SurfacePoints(landmarks68.face[dense], landmarks68.barycentric[dense]),
-        landmark_sigma468=sigma,
+        landmarks468=SurfacePoints(dense["face"], dense["barycentric"]),
+        landmark_sigma468=dense["sigma"],
         regions=regions,
         name="ict",
         expression_names=tuple(arkit_name(name) for name in names),

@@ -71,7 +71,7 @@ def _load(path: str, changed: int, size: int, converted: bool) -> FaceModel:
         return load_model(path)
     model = read_ict(path)
     reference = EMBEDDED["open"]
-    return complete(model, load_model(reference)) if reference.is_file() else model
+    return complete(model, load_model(reference), ("albedo",)) if reference.is_file() else model
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -87,7 +87,7 @@ def _refuse_foreign(path: Path) -> None:
 def convert(path: str | Path, out: str | Path, note: Callable[[str], None] | None = None) -> FaceModel:
     """Reads any supported model, writes it as our .npz, and returns it.
 
-    What the source lacks (dense landmarks, albedo prior) is transferred from the open model.
+    What the source lacks (an albedo prior) is transferred from the open model.
 
     Raises:
         InputError: as `find_model`; or `out` does not end in .npz or cannot be written.
