@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from facefit_kernels.rasterization.reference import pixel_centers, rounded, screen_vertices
+from facefit_kernels.rasterization.reference import edge_tie, pixel_centers, rounded, screen_vertices
 
 # Triangles that a walk from one centre to the next passes at most; the native kernel has the same limit.
 LONGEST_WALK = 64
@@ -56,6 +56,7 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, "P"],
     """
     count = face.shape[0]
     relative_to = jnp.stack([x, y], axis=-1)[:, None, :]
+    relative_to_end = jnp.stack([x + step_x, y + step_y], axis=-1)[:, None, :]
 
     def relative(corner):
         return corner[..., :2] - rounded(relative_to * corner[..., 3:])
@@ -65,17 +66,17 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, "P"],
         corner = faces[face]
         v = vertices[corner]
         r, w = relative(v), v[..., 3]
-        edge, change = [], []
-        for k in range(3):
-            i, j = (k + 1) % 3, (k + 2) % 3
-            edge.append(_cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]))
-            change.append(rounded(step_x * (rounded(r[:, i, 1] * w[:, j]) - rounded(w[:, i] * r[:, j, 1])))
-                          + rounded(step_y * (rounded(w[:, i] * r[:, j, 0]) - rounded(r[:, i, 0] * w[:, j]))))
+        there = v[..., :2] - rounded(relative_to_end * v[..., 3:])
+        pairs = ((1, 2), (2, 0), (0, 1))
+        edge = [_cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]) for i, j in pairs]
+        beyond = [_cross(there[:, i, 0], there[:, i, 1], there[:, j, 0], there[:, j, 1]) for i, j in pairs]
         total = (rounded(edge[0] * w[:, 0]) + rounded(edge[1] * w[:, 1])) + rounded(edge[2] * w[:, 2])
         sign = jnp.where(total < 0, -1.0, 1.0)
-        edge, change = jnp.stack(edge, 1), jnp.stack(change, 1)
-        leaves = (sign[:, None] * change < 0) & (sign[:, None] * (edge + change) < 0)
-        leaves = leaves & (jnp.arange(3) != entered[:, None])
+        edge, beyond = jnp.stack(edge, 1), jnp.stack(beyond, 1)
+        change = beyond - edge
+        tie = jnp.stack([edge_tie(v[:, i], v[:, j]) for i, j in pairs], 1)
+        outside = jnp.where(beyond != 0, sign[:, None] * beyond < 0, sign[:, None] * tie < 0)
+        leaves = (sign[:, None] * change < 0) & outside & (jnp.arange(3) != entered[:, None])
         at = jnp.where(leaves, -edge / jnp.where(change != 0, change, 1.0), 2.0)
         out = jnp.argmin(at, axis=1)
         at = _pick(at, out)

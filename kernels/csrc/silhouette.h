@@ -26,6 +26,10 @@ struct Walk {
 
 enum { kLongestWalk = 64 };
 
+FACEFIT_BOTH float edge_at(const Vertex& a, const Vertex& b, float x, float y) {
+  return edge_function(a.x - x * a.w, a.y - y * a.w, b.x - x * b.w, b.y - y * b.w);
+}
+
 // Follows the surface from the centre (x, y), which shows `face`, to the centre (x + step_x, y + step_y).
 //
 // The line from centre to centre leaves each triangle through the edge that it crosses first. Where that edge is a
@@ -36,24 +40,23 @@ FACEFIT_BOTH Walk walk(const Mesh& mesh, int32_t face, float x, float y, float s
   int entered = -1;
   for (int step = 0; step < kLongestWalk; ++step) {
     const int32_t* corner = mesh.faces + 3 * result.face;
-    float rx[3], ry[3], edge[3], change[3], total = 0;
+    float edge[3], beyond[3], total = 0;
     for (int k = 0; k < 3; ++k) {
-      const Vertex& v = mesh.screen[corner[k]];
-      rx[k] = v.x - x * v.w, ry[k] = v.y - y * v.w;
-    }
-    for (int k = 0; k < 3; ++k) {
-      const int i = (k + 1) % 3, j = (k + 2) % 3;
-      const float wi = mesh.screen[corner[i]].w, wj = mesh.screen[corner[j]].w;
-      edge[k] = rx[i] * ry[j] - ry[i] * rx[j];
-      change[k] = step_x * (ry[i] * wj - wi * ry[j]) + step_y * (wi * rx[j] - rx[i] * wj);
+      const Vertex &p = mesh.screen[corner[(k + 1) % 3]], &q = mesh.screen[corner[(k + 2) % 3]];
+      edge[k] = edge_at(p, q, x, y);
+      beyond[k] = edge_at(p, q, x + step_x, y + step_y);
       total += edge[k] * mesh.screen[corner[k]].w;
     }
     const float sign = total < 0 ? -1.0f : 1.0f;
     int out = -1;
     float position = 2.0f;
     for (int k = 0; k < 3; ++k) {
-      if (k == entered || !(sign * change[k] < 0) || !(sign * (edge[k] + change[k]) < 0)) continue;
-      const float at = -edge[k] / change[k];
+      const float change = beyond[k] - edge[k];
+      if (k == entered || !(sign * change < 0) || sign * beyond[k] > 0) continue;
+      // As in `covers`: a centre exactly on the edge is beyond it or not by the same rule.
+      if (beyond[k] == 0 && !(sign * edge_tie(mesh.screen[corner[(k + 1) % 3]], mesh.screen[corner[(k + 2) % 3]]) < 0))
+        continue;
+      const float at = -edge[k] / change;
       if (at < position) position = at, out = k;
     }
     if (out < 0) return result;  // the other centre is in this triangle

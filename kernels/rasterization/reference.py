@@ -46,6 +46,16 @@ def screen_vertices(vertices_clip: Float[Array, "V 4"], size: tuple[int, int]) -
                       jnp.where(front, 1.0, w / divisor)], axis=-1)
 
 
+def edge_tie(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> Float[Array, "..."]:
+    """What stands for the sign of an edge function that is exactly zero at a centre.
+
+    The centre counts as one a little to the right, and on a horizontal edge a little below.
+    """
+    slope_x = rounded(a[..., 1] * b[..., 3]) - rounded(a[..., 3] * b[..., 1])
+    slope_y = rounded(a[..., 3] * b[..., 0]) - rounded(a[..., 0] * b[..., 3])
+    return jnp.where(slope_x != 0, slope_x, slope_y)
+
+
 def _covered(corners: Float[Array, "... 3 4"], pixel_x: Float[Array, "..."], pixel_y: Float[Array, "..."]
              ) -> tuple[Array, Array]:
     """Whether each pixel's centre is in its triangle, and the depth there; the arithmetic of csrc/triangle.h."""
@@ -55,10 +65,7 @@ def _covered(corners: Float[Array, "... 3 4"], pixel_x: Float[Array, "..."], pix
     for k in range(3):
         a, b = (k + 1) % 3, (k + 2) % 3
         edge.append(rounded(relative_x[a] * relative_y[b]) - rounded(relative_y[a] * relative_x[b]))
-        # A centre exactly on an edge counts as one a little to the right, and on a horizontal edge a little below.
-        slope_x = rounded(corners[..., a, 1] * corners[..., b, 3]) - rounded(corners[..., a, 3] * corners[..., b, 1])
-        slope_y = rounded(corners[..., a, 3] * corners[..., b, 0]) - rounded(corners[..., a, 0] * corners[..., b, 3])
-        inside_if_zero.append(jnp.where(slope_x != 0, slope_x, slope_y))
+        inside_if_zero.append(edge_tie(corners[..., a, :], corners[..., b, :]))
     terms_w = [rounded(edge[k] * corners[..., k, 3]) for k in range(3)]
     terms_z = [rounded(edge[k] * corners[..., k, 2]) for k in range(3)]
     total = (terms_w[0] + terms_w[1]) + terms_w[2]
