@@ -34,7 +34,7 @@ def overlay(
         size: side of a panel, pixels. The mesh is drawn at twice the size and shrunk.
     """
     crop = head_crop(view, face_vertices(model), size)
-    photograph = from_bytes(crop.cut(view.pixels))
+    photograph = from_bytes(crop.cut(view.pixels, outside=48))
     faces = np.asarray(model.faces)
     double = crop._replace(size=2 * size)
     surface = draw(view.vertices, faces, double.matrix() @ np.asarray(view.matrix, np.float32), (2 * size, 2 * size))

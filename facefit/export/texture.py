@@ -138,7 +138,7 @@ def _gather(
         if relight:
             alike = np.ones(count, np.float32)
             alike[chosen] = _likeness(color[chosen], expected[chosen], {k: v[chosen] for k, v in regions.items()})
-            weight *= texels.smooth(alike)
+            weight *= np.minimum(alike, texels.smooth(alike))
         return color, weight * fade
 
     windows = [Window(model, view) for view in views]
@@ -194,11 +194,9 @@ def _likeness(color: np.ndarray, expected: np.ndarray, regions: dict[str, np.nda
     """Near one where a colour may well be the subject's skin, near zero where it cannot, (N,)."""
     difference = np.log(np.maximum(color, 0.003)) - np.log(expected)
     # Skin has darker things on it (beard, moles), but what is much brighter is a highlight, a collar or the background.
-    squared = (difference**2).mean(axis=1) * np.where(difference.mean(axis=1) > 0, BRIGHT**2, 1)
-    result = np.ones(len(color), np.float32)
-    for name, allowed in DEPARTURE.items():
-        result *= np.exp(-0.5 * regions[name] * squared / allowed**2)
-    return result
+    squared = np.einsum("nc,nc->n", difference, difference) / 3
+    squared *= np.where(difference @ np.ones(3, np.float32) > 0, np.float32(BRIGHT**2), np.float32(1))
+    return np.exp(-0.5 * squared * sum(regions[name] / np.float32(allowed**2) for name, allowed in DEPARTURE.items()))
 
 
 def blend(
@@ -211,16 +209,22 @@ def blend(
     Where several sources agree, one that differs loses its say (Geman-McClure about the weighted mean, three rounds,
     scale 0.4 in the logarithm of albedo). `smooth` keeps neighbours from taking different sides.
     """
-    weights = np.maximum(weights, 0)
-    logs = np.log(np.maximum(colors, 0.003, dtype=np.float32))
-    robust = weights**2  # the best view leads, or small misalignments would blur every detail
-    for _ in range(3):
-        mean = (robust[..., None] * logs).sum(0) / np.maximum(robust.sum(0), 1e-12)[:, None]
-        squared = ((logs - mean) ** 2).mean(-1) / 0.4**2
-        trust = np.where(weights > 0, 1 / (1 + squared) ** 2, 0)
-        robust = weights**2 * np.stack([smooth(values) for values in trust])
+    colors, weights = np.asarray(colors, np.float32), np.maximum(weights, 0).astype(np.float32)
+    if len(colors) == 1:
+        return colors[0], weights[0]
+    logs = np.log(np.maximum(colors, np.float32(0.003)))
+    leading = weights**2  # the best view leads, or small misalignments would blur every detail
+    robust = leading
+    for last in (False, False, True):
+        mean = np.einsum("kn,knc->nc", robust, logs) / np.maximum(robust.sum(0), 1e-12)[:, None]
+        trust = np.empty_like(weights)
+        for place, values in enumerate(logs):
+            away = values - mean
+            trust[place] = 1 / (1 + np.einsum("nc,nc->n", away, away) / np.float32(3 * 0.4**2)) ** 2
+        trust *= weights > 0
+        robust = leading * (np.stack([smooth(values) for values in trust]) if last else trust)
     total = np.maximum(robust.sum(0), 1e-12)
-    return (robust[..., None] * colors).sum(0) / total[:, None], weights.max(axis=0)
+    return np.einsum("kn,knc->nc", robust, colors) / total[:, None], weights.max(axis=0)
 
 
 def mirror_points(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
@@ -247,10 +251,11 @@ def _tone(
     count = len(model.mean)
     corner = texels.mixing.indices.reshape(-1, 3)
     corner = corner[np.arange(len(corner)), texels.mixing.data.reshape(-1, 3).argmax(1)]
-    # Eyeballs keep out: their white would bleach what is next to them.
+    # Eyeballs keep out: their white would bleach what is next to them. They have one tone of their own.
     eyes = np.asarray(model.regions["eyes"])[corner] > 0.5
     weight = np.where(eyes, 0, confidence**2).astype(np.float64)
     ratio = np.clip(np.log(np.maximum(seen, 0.003)) - np.log(expected), -2, 2)
+    bright = np.flatnonzero(eyes & (confidence > 0.1) & (expected.mean(axis=1) > 0.4))
     total = np.bincount(corner, weight, count)
     sums = np.stack([np.bincount(corner, weight * ratio[:, c], count) for c in range(3)], 1)
     if total.sum() < 1e-6:
@@ -273,7 +278,9 @@ def _tone(
     )
     system = sparse.diags(pull + 2e-3) + 8.0 * gradient.T @ gradient
     field = np.exp(usual + splu(system.tocsc()).solve(value))[place]
-    return texels.mixing @ field.astype(np.float32)
+    tone = texels.mixing @ field.astype(np.float32)
+    tone[eyes] = np.exp(np.median(ratio[bright], axis=0).clip(-0.7, 0)) if len(bright) > 20 else 1.0
+    return tone
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

@@ -132,8 +132,11 @@ class SquareCrop(NamedTuple):
             [[scale, 0, -scale * self.corner[0]], [0, scale, -scale * self.corner[1]], [0, 0, 1]], np.float32
         )
 
-    def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The window out of a picture (H, W, C), smoothed first where it shrinks; the picture's edge goes on outside."""
+    def cut(self, pixels: np.ndarray, outside: int | None = None) -> np.ndarray:
+        """The window out of a picture (H, W, C), smoothed first where it shrinks.
+
+        Outside the picture its edge goes on, or every channel is `outside`.
+        """
         import cv2
 
         first = np.floor(self.corner).astype(int) - 2
@@ -156,7 +159,8 @@ class SquareCrop(NamedTuple):
             warp,
             (self.size, self.size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
+            borderMode=cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT,
+            borderValue=(outside or 0,) * 4,
         )
 
 

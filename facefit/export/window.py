@@ -56,9 +56,8 @@ class Window:
 
         `eyes` (N,) says which points lie on an eyeball: the lids are nearer to them than the depth test resolves.
         """
-        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        toward = -points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
-        facing = (normals * toward).sum(1)
+        lengths = np.einsum("nc,nc->n", normals, normals) * np.einsum("nc,nc->n", points, points)
+        facing = -np.einsum("nc,nc->n", normals, points) / np.sqrt(np.maximum(lengths, 1e-9))
         where = project(points, self.matrix).astype(np.float32)
         front = self._read(self.depth, where, cv2.INTER_NEAREST)
         slope = np.sqrt(np.maximum(1 - facing**2, 0)) / np.maximum(facing, 0.1)
@@ -68,8 +67,8 @@ class Window:
         weight = np.where(eyes & (self._read(self.eyes, where, cv2.INTER_NEAREST) == 0), 0, weight)
         color = self._read(self.pixels, where * np.float32(self.zoom), cv2.INTER_LINEAR)
         floor = DARK * np.maximum(light.mean(axis=0), 1e-3)
-        color = np.clip(color / np.maximum(light, floor), 0.0, 1.0)
-        weight = weight * np.clip((light / floor).min(axis=1) - 0.5, 0.05, 1)
+        color = np.clip(color / np.maximum(light, floor.astype(np.float32)), 0.0, 1.0)
+        weight = weight * np.clip(np.minimum.reduce(list((light / floor).T)) - 0.5, 0.05, 1)
         return color.astype(np.float32), weight.astype(np.float32)
 
     def _read(self, picture: np.ndarray, where: np.ndarray, how: int) -> np.ndarray:
