@@ -1,4 +1,6 @@
-"""The build backend that pyproject.toml names: setuptools, with the native kernels compiled first where they can be."""
+"""The build backend that pyproject.toml names: setuptools, with the native kernels compiled first where they
+can be.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from setuptools.build_meta import (  # noqa: F401  (hooks that pip calls)
 
 
 def _requirements(base: list[str]) -> list[str]:
-    # jaxlib brings the FFI headers. It is a large download that the install makes anyway, so pip has it in its cache
-    # the second time; where nothing can be compiled it is not asked for.
+    # jaxlib brings the FFI headers. It is a large download that the install makes anyway, so pip has it in
+    # its cache the second time; where nothing can be compiled it is not asked for.
     return [*base, "jaxlib"] if native_build.compiler() else base
 
 

@@ -11,9 +11,9 @@ class Fragments:
     """The nearest K triangles of every pixel, nearest first.
 
     face_index: row of `faces`, -1 where nothing is there. An integer: it has no gradient.
-    barycentric: perspective-correct weights of the three corners at the pixel's centre; sum 1; zero where nothing.
-    depth: z_ndc in [-1, 1], smaller is nearer; 1 (the far plane) where nothing.
-    signed_distance: pixels from the pixel's centre to the nearest edge of its triangle, positive inside; zero where
+    barycentric: perspective-correct weights of the three corners at the pixel's centre; sum 1; zero where
+    nothing. depth: z_ndc in [-1, 1], smaller is nearer; 1 (the far plane) where nothing. signed_distance:
+    pixels from the pixel's centre to the nearest edge of its triangle, positive inside; zero where
         nothing.
     """
 

@@ -1,4 +1,6 @@
-"""Which implementation of the operations runs: the native library where it is built and on a CPU, else the reference."""
+"""Which implementation of the operations runs: the native library where it is built and on a CPU, else the
+reference.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ import functools
 from typing import Literal
 
 import jax
-
 from facefit_kernels import library
 
 Implementation = Literal["native", "reference"] | None
@@ -19,11 +20,15 @@ def available() -> tuple[str, ...]:
 
 
 def resolve(implementation: Implementation) -> str:
-    """The implementation to run: `implementation` itself, or the best one for None. ValueError where it cannot run."""
+    """The implementation to run: `implementation` itself, or the best one for None. ValueError where it
+    cannot run.
+    """
     if implementation is None:
         return available()[0]
     if implementation not in ("native", "reference"):
         raise ValueError(f"implementation must be 'native', 'reference' or None, got {implementation!r}")
     if implementation not in available():
-        raise ValueError(f"implementation 'native' does not work here: {library.reason()}; use 'reference' or None")
+        raise ValueError(
+            f"implementation 'native' does not work here: {library.reason()}; use 'reference' or None"
+        )
     return implementation

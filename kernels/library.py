@@ -7,8 +7,19 @@ import functools
 
 import jax
 
-_FUNCTIONS = ("rasterize", "surface_forward", "surface_backward", "interpolate", "interpolate_forward",
-              "interpolate_backward", "neighbors", "crossings", "blend", "blend_forward", "blend_backward")
+_FUNCTIONS = (
+    "rasterize",
+    "surface_forward",
+    "surface_backward",
+    "interpolate",
+    "interpolate_forward",
+    "interpolate_backward",
+    "neighbors",
+    "crossings",
+    "blend",
+    "blend_forward",
+    "blend_backward",
+)
 
 
 @functools.cache
@@ -16,13 +27,16 @@ def _state() -> tuple[bool, str]:
     from facefit_kernels import native_build  # late: `python -m` runs that module itself
 
     if not native_build.LIBRARY.is_file():
-        return False, (f"{native_build.LIBRARY.name} is not built (it needs a C++ compiler: install one and run "
-                       "`python -m facefit_kernels.native_build`)")
+        return False, (
+            f"{native_build.LIBRARY.name} is not built (it needs a C++ compiler: install one and run "
+            "`python -m facefit_kernels.native_build`)"
+        )
     try:
         loaded = ctypes.CDLL(str(native_build.LIBRARY))
         for name in _FUNCTIONS:
-            jax.ffi.register_ffi_target(f"facefit_{name}", jax.ffi.pycapsule(getattr(loaded, f"facefit_{name}")),
-                                        platform="cpu")
+            jax.ffi.register_ffi_target(
+                f"facefit_{name}", jax.ffi.pycapsule(getattr(loaded, f"facefit_{name}")), platform="cpu"
+            )
     except (OSError, AttributeError) as error:
         return False, f"{native_build.LIBRARY.name} does not load ({error}); rebuild it"
     if jax.default_backend() != "cpu":
@@ -41,5 +55,7 @@ def reason() -> str:
 
 
 def call(name: str, result_shapes, *operands):
-    """Calls a function of the library. A batch made by `vmap` is one call; an operand that is not batched is shared."""
+    """Calls a function of the library. A batch made by `vmap` is one call; an operand that is not batched is
+    shared.
+    """
     return jax.ffi.ffi_call(f"facefit_{name}", result_shapes, vmap_method="expand_dims")(*operands)

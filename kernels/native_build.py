@@ -1,4 +1,4 @@
-"""Compiles csrc/cpu.cc into the shared library that native.py loads: `python -m facefit_kernels.native_build`."""
+"""Compiles csrc/cpu.cc into the library that native.py loads: `python -m facefit_kernels.native_build`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ FOLDER = Path(__file__).resolve().parent
 SOURCE = FOLDER / "csrc" / "cpu.cc"
 LIBRARY = FOLDER / ("libfacefit_kernels.dylib" if sys.platform == "darwin" else "libfacefit_kernels.so")
 
-# -ffp-contract=off: a fused multiply-add rounds once where the reference rounds twice, and the face indices of both
-# must be equal. -O3 without -march: a wheel runs on any machine of its architecture.
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=off",
- "-fno-math-errno")
+# -ffp-contract=off: a fused multiply-add rounds once where the reference rounds twice, and the face indices
+# of both must be equal. -O3 without -march: a wheel runs on any machine of its architecture.
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-math-errno")
 
 
 def compiler() -> str | None:
-    """Path of the C++ compiler: $CXX where it is set, else the first of c++, g++, clang++; None where there is none."""
+    """Path of the C++ compiler: $CXX where it is set, else the first of c++, g++, clang++; None where there
+    is none.
+    """
     wanted = os.environ.get("CXX")
     names = (wanted,) if wanted is not None else ("c++", "g++", "clang++")
     return next((path for path in map(shutil.which, names) if path), None)
 
 
 def header_folder() -> Path | None:
-    """The XLA FFI headers that jaxlib ships, found without importing it; None where jaxlib is not installed."""
+    """The XLA FFI headers that jaxlib ships, found without importing it; None where there is no jaxlib."""
     spec = importlib.util.find_spec("jaxlib")
     if spec is None or spec.origin is None:
         return None
@@ -39,8 +40,9 @@ def header_folder() -> Path | None:
 def build(output: Path = LIBRARY) -> str:
     """Compiles the library to `output`; returns a sentence that says what happened.
 
-    Nothing is raised: without a compiler or headers, or where compiling fails, facefit works with the plain-JAX
-    reference, only slower. `output` is replaced whole, so that a process that has the old one loaded keeps it.
+    Nothing is raised: without a compiler or headers, or where compiling fails, facefit works with the
+    plain-JAX reference, only slower. `output` is replaced whole, so that a process that has the old one
+    loaded keeps it.
     """
     command, headers = compiler(), header_folder()
     if os.environ.get("FACEFIT_NO_NATIVE"):
@@ -52,10 +54,14 @@ def build(output: Path = LIBRARY) -> str:
     partial = output.with_name(f"{output.name}.{os.getpid()}")
     done = subprocess.run(
         [command, *FLAGS, f"-I{headers}", f"-I{SOURCE.parent}", str(SOURCE), "-o", str(partial)],
-        capture_output=True, text=True, check=False)
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         partial.unlink(missing_ok=True)
-        return f"native kernels not built: {command} failed (the slower reference is used)\n{done.stderr[-4000:]}"
+        reason = f"{command} failed (the slower reference is used)\n{done.stderr[-4000:]}"
+        return f"native kernels not built: {reason}"
     os.replace(partial, output)
     return f"native kernels built: {output.name}"
 

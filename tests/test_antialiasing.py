@@ -1,10 +1,11 @@
-"""Antialiasing: where silhouettes lie, what blending them does to the picture, and the gradient of visibility."""
+"""Antialiasing: where silhouettes lie, what blending them does to the picture, and the gradient of
+visibility.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from facefit_kernels import antialias, neighbors, rasterize
 from facefit_kernels.antialiasing.cases import BACKGROUND, Scene, colored_ball, picture, supersampled
 from facefit_kernels.rasterization.cases import ball, ball_case, random_case
@@ -20,12 +21,21 @@ def flat_picture(clip, faces, colors, size, implementation, background=0.0):
 
 def strip(edge, size=(4, 8), slope=0.0):
     """A half plane left of x = edge (at the middle row; `slope` pixels a row), in clip coordinates."""
-    points = np.array([[-99, -999], [edge - slope * (999 + size[0] / 2), -999],
-                       [edge + slope * (999 - size[0] / 2), 999], [-99, 999]], np.float32)
+    points = np.array(
+        [
+            [-2999, -999],
+            [edge - slope * (999 + size[0] / 2), -999],
+            [edge + slope * (999 - size[0] / 2), 999],
+            [-2999, 999],
+        ],
+        np.float32,
+    )
     if slope == 0:
         points[1:3, 0] = edge
     ndc = points * 2 / np.array([size[1], size[0]], np.float32) - 1
-    return np.concatenate([ndc, np.zeros((4, 1)), np.ones((4, 1))], 1).astype(np.float32), np.array([[0, 1, 2], [0, 2, 3]])
+    return np.concatenate([ndc, np.zeros((4, 1)), np.ones((4, 1))], 1).astype(np.float32), np.array(
+        [[0, 1, 2], [0, 2, 3]]
+    )
 
 
 @pytest.mark.parametrize("edge", [2.6, 3.0, 3.25, 3.5, 3.9])
@@ -45,7 +55,8 @@ def test_a_horizontal_edge_gives_each_pixel_its_covered_area(implementation):
 
 
 def test_the_edge_of_a_linear_ramp_is_exact_too(implementation):
-    # Colours that change along the surface: what the pixel at the edge shows is the ramp's mean over the covered part.
+    # Colours that change along the surface: what the pixel at the edge shows is the ramp's mean over the
+    # covered part.
     size, edge = (4, 10), 5.8
     clip, faces = strip(edge, size)
     fragments = rasterize(clip, faces, size, implementation=implementation)
@@ -53,38 +64,62 @@ def test_the_edge_of_a_linear_ramp_is_exact_too(implementation):
     image = jnp.where(fragments.face_index >= 0, (0.1 * centre)[None, :, None], 0.0)
     blended = antialias(image, clip, faces, fragments, implementation)
     np.testing.assert_allclose(blended[1, 5, 0], 0.1 * (edge**2 - 5**2) / 2, atol=2e-4)
-    rate = jax.grad(lambda shift: jnp.sum(antialias(
-        image, jnp.asarray(clip).at[:, 0].add(shift * 2 / 10), faces, fragments, implementation)[1]))(0.0)
+    rate = jax.grad(
+        lambda shift: jnp.sum(
+            antialias(
+                image, jnp.asarray(clip).at[:, 0].add(shift * 2 / 10), faces, fragments, implementation
+            )[1]
+        )
+    )(0.0)
     np.testing.assert_allclose(rate, 0.1 * edge, rtol=2e-3)  # the colour at the edge itself
 
 
 def test_moving_a_half_plane_by_a_pixel_changes_a_row_by_a_pixel(implementation):
     for slope in (0.0, 0.4, -0.9):
         clip, faces = strip(4.2, (12, 9), slope)
-        rate = jax.grad(lambda shift, c=clip, f=faces: jnp.sum(flat_picture(
-            jnp.asarray(c).at[:, 0].add(shift * 2 / 9), f, [1.0, 1.0], (12, 9), implementation)[1]))(0.0)
+        rate = jax.grad(
+            lambda shift, c=clip, f=faces: jnp.sum(
+                flat_picture(
+                    jnp.asarray(c).at[:, 0].add(shift * 2 / 9), f, [1.0, 1.0], (12, 9), implementation
+                )[1]
+            )
+        )(0.0)
         np.testing.assert_allclose(rate, 12, rtol=1e-2, err_msg=f"slope {slope}")
 
 
 def test_edges_inside_a_surface_are_left_alone(implementation):
-    # Two faces of different colours that share the diagonal: the surface goes on, so nothing is blended there.
+    # Two faces of different colours that share the diagonal: the surface goes on, so nothing is blended
+    # there.
     clip, faces = strip(99)
     hard, image = flat_picture(clip, faces, [0.0, 1.0], (16, 16), implementation)
     np.testing.assert_array_equal(hard, image)
 
 
 def test_a_surface_hiding_itself_has_an_edge(implementation):
-    # A sheet folded back on itself: a front half in front of its own back half, joined along the fold x = 3.3.
+    # A sheet folded back on itself: a front half in front of its own back half, joined along the fold x =
+    # 3.3.
     size = (4, 8)
     x = np.array([-9, 3.3, 20])
-    corners = np.array([[x[0], -99, 0.0], [x[0], 99, 0.0], [x[1], -99, 0.1], [x[1], 99, 0.1], [x[0] - 9, -99, 0.4],
-                        [x[0] - 9, 99, 0.4], [x[2], -99, 0.4], [x[2], 99, 0.4]])
+    corners = np.array(
+        [
+            [x[0], -99, 0.0],
+            [x[0], 99, 0.0],
+            [x[1], -99, 0.1],
+            [x[1], 99, 0.1],
+            [x[0] - 9, -99, 0.4],
+            [x[0] - 9, 99, 0.4],
+            [x[2], -99, 0.4],
+            [x[2], 99, 0.4],
+        ]
+    )
     clip = np.concatenate([corners[:, :2] * 2 / np.array([8, 4]) - 1, corners[:, 2:], np.ones((8, 1))], 1)
     faces = np.array([[0, 2, 1], [1, 2, 3], [2, 4, 3], [3, 4, 5], [4, 6, 5], [5, 6, 7]])
     colors = [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     hard, image = flat_picture(clip.astype(np.float32), faces, colors, size, implementation)
     np.testing.assert_allclose(hard[0, :, 0], [1, 1, 1, 0.25, 0.25, 0.25, 0.25, 0.25])
-    np.testing.assert_allclose(image[1, :, 0], [1, 1, 1, 0.25 + 0.75 * 0.3, 0.25, 0.25, 0.25, 0.25], atol=2e-4)
+    np.testing.assert_allclose(
+        image[1, :, 0], [1, 1, 1, 0.25 + 0.75 * 0.3, 0.25, 0.25, 0.25, 0.25], atol=2e-4
+    )
 
 
 def test_neighbors_are_across_the_opposite_edge(implementation):
@@ -126,8 +161,12 @@ def test_both_implementations_blend_and_differentiate_alike(both_implementations
     direction = np.random.default_rng(1).normal(size=scene.vertices.shape).astype(np.float32) * 0.01
     results = []
     for name in ("native", "reference"):
-        function = jax.jit(jax.value_and_grad(lambda v, name=name: jnp.sum(weight * picture(v, scene, size, name))))
-        tangent = jax.jit(lambda v, d, name=name: jax.jvp(lambda u: picture(u, scene, size, name), (v,), (d,)))
+        function = jax.jit(
+            jax.value_and_grad(lambda v, name=name: jnp.sum(weight * picture(v, scene, size, name)))
+        )
+        tangent = jax.jit(
+            lambda v, d, name=name: jax.jvp(lambda u: picture(u, scene, size, name), (v,), (d,))
+        )
         results.append((*function(scene.vertices), *tangent(scene.vertices, direction)))
     for native, reference in zip(*results, strict=True):
         assert np.all(np.isfinite(native))
@@ -145,8 +184,12 @@ def test_forward_and_reverse_mode_agree(implementation):
     rate = jax.jit(lambda v, d: jax.jvp(total, (v,), (d,))[1])(scene.vertices, direction)
     gradient = jax.jit(jax.grad(total))(scene.vertices)
     # The terms of the sum are some hundred times larger than it.
-    np.testing.assert_allclose(rate, jnp.sum(gradient * direction), rtol=1e-3,
-                               atol=1e-4 * float(jnp.sum(jnp.abs(gradient * direction))))
+    np.testing.assert_allclose(
+        rate,
+        jnp.sum(gradient * direction),
+        rtol=1e-3,
+        atol=1e-4 * float(jnp.sum(jnp.abs(gradient * direction))),
+    )
 
 
 def test_a_batch_is_its_elements(implementation):
@@ -169,8 +212,10 @@ def test_the_blend_comes_nearer_to_the_supersampled_picture(both_implementations
     for rings, bumps in ((12, 0.0), (40, 0.2), (100, 0.2)):
         scene, size = colored_ball(rings, bumps), (96, 96)
         true = supersampled(scene.vertices, scene, size, 8)
-        error = [float(jnp.abs(picture(scene.vertices, scene, size, antialiased=flag) - true).sum())
-                 for flag in (False, True)]
+        error = [
+            float(jnp.abs(picture(scene.vertices, scene, size, antialiased=flag) - true).sum())
+            for flag in (False, True)
+        ]
         assert error[1] < 0.35 * error[0], (rings, error)
 
 
@@ -178,7 +223,8 @@ def test_the_blend_comes_nearer_to_the_supersampled_picture(both_implementations
 def test_gradient_of_a_picture_loss_is_that_of_the_supersampled_loss(both_implementations, rings, bumps):
     """Rigid shift along x, y and z against finite differences; 104 rings have triangles of about 2 pixels.
 
-    The target of each axis lies along that axis, so that its derivative is not a small difference of large parts.
+    The target of each axis lies along that axis, so that its derivative is not a small difference of large
+    parts.
     """
     scene, size = colored_ball(rings, bumps), (128, 128)
     hard = jax.jit(lambda shift: supersampled(scene.vertices + shift, scene, size, 8))
@@ -186,15 +232,16 @@ def test_gradient_of_a_picture_loss_is_that_of_the_supersampled_loss(both_implem
     @jax.jit
     def gradient(target):
         return jax.grad(lambda shift: jnp.abs(picture(scene.vertices + shift, scene, size) - target).sum())(
-            jnp.zeros(3))
+            jnp.zeros(3)
+        )
 
     for axis, offset, step in ((0, 0.2, 0.008), (1, -0.2, 0.008), (2, 0.5, 0.02)):
         unit = np.eye(3, dtype=np.float32)[axis]
         target = hard(offset * unit)
         losses = [float(jnp.abs(hard(sign * step * unit) - target).sum()) for sign in (1, -1)]
         expected = (losses[0] - losses[1]) / (2 * step)
-        # Colours change by a tenth of their range within the last pixel of a silhouette; the blend knows them at the
-        # centres only.
+        # Colours change by a tenth of their range within the last pixel of a silhouette; the blend knows them
+        # at the centres only.
         np.testing.assert_allclose(gradient(target)[axis], expected, rtol=0.03, err_msg=f"axis {axis}")
 
 

@@ -1,10 +1,9 @@
-"""Interpolation: weights of three corners, linear in attributes and weights, alike in both implementations."""
+"""Interpolation: weights of three corners, linear in attributes and weights; both implementations alike."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from facefit_kernels import Fragments, interpolate, rasterize
 from facefit_kernels.interpolation.cases import CHANNELS, attributes
 from facefit_kernels.rasterization.cases import ball_case
@@ -16,8 +15,12 @@ CASE = ball_case(120, SIZE)
 def fragments_of(face_index, barycentric):
     face_index = jnp.asarray(face_index, jnp.int32)
     zeros = jnp.zeros(face_index.shape)
-    return Fragments(face_index=face_index, barycentric=jnp.asarray(barycentric, jnp.float32), depth=zeros,
-                     signed_distance=zeros)
+    return Fragments(
+        face_index=face_index,
+        barycentric=jnp.asarray(barycentric, jnp.float32),
+        depth=zeros,
+        signed_distance=zeros,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,8 @@ def test_several_fragments_a_pixel_are_taken_each_by_itself(implementation):
 
 
 def test_a_linear_field_of_space_is_interpolated_exactly(implementation, drawn):
-    # Attributes x / w and y / w are linear in space only times w: interpolating x, y and w and dividing gives pixels.
+    # Attributes x / w and y / w are linear in space only times w: interpolating x, y and w and dividing gives
+    # pixels.
     clip = CASE.vertices_clip
     values = np.asarray(interpolate(clip, CASE.faces, drawn, implementation))[:, :, 0]
     hit = np.asarray(drawn.face_index[..., 0]) >= 0
@@ -66,14 +70,18 @@ def test_derivatives_are_those_of_the_bilinear_form(implementation, drawn, chann
         return interpolate(a, CASE.faces, drawn.replace(barycentric=b), implementation)
 
     g_values, g_weights = jax.jit(jax.grad(lambda a, b: jnp.sum(weight * function(a, b)), (0, 1)))(
-        values, drawn.barycentric)
+        values, drawn.barycentric
+    )
     index = np.asarray(drawn.face_index)
     hit = index >= 0
     corners = CASE.faces[index]
     expected = np.zeros_like(values, dtype=np.float64)
     for j in range(3):
-        np.add.at(expected, corners[..., j][hit],
-                  (weight * np.asarray(drawn.barycentric)[..., j:j + 1])[hit].astype(np.float64))
+        np.add.at(
+            expected,
+            corners[..., j][hit],
+            (weight * np.asarray(drawn.barycentric)[..., j : j + 1])[hit].astype(np.float64),
+        )
     # Sums of some hundred terms in another order.
     np.testing.assert_allclose(g_values, expected, rtol=1e-4, atol=1e-4)
     expected = np.einsum("hwkjc,hwkc->hwkj", values[corners], weight) * hit[..., None]
@@ -81,7 +89,8 @@ def test_derivatives_are_those_of_the_bilinear_form(implementation, drawn, chann
     # The form is linear in each: its tangent is exact.
     da, db = rng.normal(size=values.shape), rng.normal(size=drawn.barycentric.shape)
     _, tangent = jax.jit(lambda a, b, da, db: jax.jvp(function, (a, b), (da, db)))(
-        values, drawn.barycentric, da.astype(np.float32), db.astype(np.float32))
+        values, drawn.barycentric, da.astype(np.float32), db.astype(np.float32)
+    )
     expected = function(da.astype(np.float32), drawn.barycentric) + function(values, db.astype(np.float32))
     np.testing.assert_allclose(tangent, expected, atol=1e-5)
 
@@ -89,28 +98,44 @@ def test_derivatives_are_those_of_the_bilinear_form(implementation, drawn, chann
 def test_a_batch_is_its_elements(implementation, drawn):
     values = jnp.stack([attributes(CASE, 3, seed) for seed in range(3)])
     batch = jax.jit(jax.vmap(lambda a: interpolate(a, CASE.faces, drawn, implementation)))(values)
-    gradients = jax.jit(jax.vmap(jax.grad(
-        lambda a: jnp.sum(interpolate(a, CASE.faces, drawn, implementation) ** 2))))(values)
-    shared = jax.jit(jax.grad(lambda a: jnp.sum(jax.vmap(lambda b: interpolate(
-        a, CASE.faces, drawn.replace(barycentric=b), implementation))(
-            jnp.stack([drawn.barycentric, 2 * drawn.barycentric])))))(values[0])
+    gradients = jax.jit(
+        jax.vmap(jax.grad(lambda a: jnp.sum(interpolate(a, CASE.faces, drawn, implementation) ** 2)))
+    )(values)
+    shared = jax.jit(
+        jax.grad(
+            lambda a: jnp.sum(
+                jax.vmap(lambda b: interpolate(a, CASE.faces, drawn.replace(barycentric=b), implementation))(
+                    jnp.stack([drawn.barycentric, 2 * drawn.barycentric])
+                )
+            )
+        )
+    )(values[0])
     for k in range(3):
-        np.testing.assert_allclose(batch[k], interpolate(values[k], CASE.faces, drawn, implementation), atol=1e-6)
-        single = jax.grad(lambda a: jnp.sum(interpolate(a, CASE.faces, drawn, implementation) ** 2))(values[k])
+        np.testing.assert_allclose(
+            batch[k], interpolate(values[k], CASE.faces, drawn, implementation), atol=1e-6
+        )
+        single = jax.grad(lambda a: jnp.sum(interpolate(a, CASE.faces, drawn, implementation) ** 2))(
+            values[k]
+        )
         np.testing.assert_allclose(gradients[k], single, rtol=1e-4, atol=1e-4)
     one = jax.grad(lambda a: jnp.sum(interpolate(a, CASE.faces, drawn, implementation)))(values[0])
     np.testing.assert_allclose(shared, 3 * one, rtol=1e-4, atol=1e-4)
 
 
 def test_forward_over_columns_is_reverse_over_rows(implementation, drawn):
-    small = Fragments(*(value[8:11, 8:12] for value in (drawn.face_index, drawn.barycentric, drawn.depth,
-                                                        drawn.signed_distance)))
+    small = Fragments(
+        *(
+            value[8:11, 8:12]
+            for value in (drawn.face_index, drawn.barycentric, drawn.depth, drawn.signed_distance)
+        )
+    )
 
     def function(b):
         return interpolate(attributes(CASE, 2), CASE.faces, small.replace(barycentric=b), implementation)
 
-    np.testing.assert_allclose(jax.jacfwd(function)(small.barycentric), jax.jacrev(function)(small.barycentric),
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jacfwd(function)(small.barycentric), jax.jacrev(function)(small.barycentric), atol=1e-6
+    )
 
 
 def test_nothing_gives_zeros(implementation):

@@ -10,13 +10,26 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The longest matching prefix gives a module's layer.
 LAYERS = {
-    "facefit_kernels": 0, "facefit.rotations": 0, "facefit.color": 0, "facefit.errors": 0, "facefit.cache": 0,
-    "facefit.model": 1, "facefit.photo": 1, "facefit.metrics": 1,
+    "facefit_kernels": 0,
+    "facefit.rotations": 0,
+    "facefit.color": 0,
+    "facefit.errors": 0,
+    "facefit.cache": 0,
+    "facefit.model": 1,
+    "facefit.photo": 1,
+    "facefit.metrics": 1,
     "facefit.render": 2,
-    "facefit.energy": 3, "facefit.export": 3, "facefit.synthesis": 3, "facefit.correspondence": 3,
-    "facefit.fit": 4, "facefit.encoder": 4, "facefit.evaluate": 4,
-    "facefit": 5, "facefit.cli": 5,
-    "experiments": 6, "benchmarks": 6,
+    "facefit.energy": 3,
+    "facefit.export": 3,
+    "facefit.synthesis": 3,
+    "facefit.correspondence": 3,
+    "facefit.fit": 4,
+    "facefit.encoder": 4,
+    "facefit.evaluate": 4,
+    "facefit": 5,
+    "facefit.cli": 5,
+    "experiments": 6,
+    "benchmarks": 6,
 }
 APART = ("facefit.fit", "facefit.encoder", "facefit.evaluate")
 
@@ -86,17 +99,24 @@ def test_every_module_has_a_layer():
     assert [name for name in project_modules() if unit(name) is None and name not in build_only] == []
     # A new module directly in facefit/ would silently count as the top layer.
     loose = {name for name in project_modules() if name.count(".") == 1 and name.startswith("facefit.")}
-    assert {name for name in loose if unit(name) == "facefit"} <= {"facefit.__main__", "facefit.api", "facefit.doctor"}
+    assert {name for name in loose if unit(name) == "facefit"} <= {
+        "facefit.__main__",
+        "facefit.api",
+        "facefit.doctor",
+    }
 
 
-@pytest.mark.parametrize(("name", "source"), [
-    ("facefit.model.basis", "import facefit.render.camera"),
-    ("facefit.model.basis", "from facefit import render"),
-    ("facefit.model.basis", "from ..render import camera"),
-    ("facefit.fit.solver", "from facefit.encoder.networks import Encoder"),
-    ("facefit_kernels.texturing.op", "from facefit.color import srgb_to_linear"),
-    ("facefit.render.renderer", "def f():\n    from facefit.fit import solver"),
-])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("facefit.model.basis", "import facefit.render.camera"),
+        ("facefit.model.basis", "from facefit import render"),
+        ("facefit.model.basis", "from ..render import camera"),
+        ("facefit.fit.solver", "from facefit.encoder.networks import Encoder"),
+        ("facefit_kernels.texturing.op", "from facefit.color import srgb_to_linear"),
+        ("facefit.render.renderer", "def f():\n    from facefit.fit import solver"),
+    ],
+)
 def test_an_upward_or_sideways_import_is_found(name, source):
     modules = {"facefit": ("", True), "facefit.render": ("", True), "facefit.encoder": ("", True)}
     found = violations({**modules, name: (source, False)})
@@ -116,8 +136,11 @@ def test_setup_names_every_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     listed = config["options"]["packages"].split()
-    there = {name for name, (_, is_package) in project_modules().items()
-             if is_package and name.startswith("facefit")}
+    there = {
+        name
+        for name, (_, is_package) in project_modules().items()
+        if is_package and name.startswith("facefit")
+    }
     assert sorted(listed) == sorted(there)
 
 

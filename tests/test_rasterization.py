@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from facefit_kernels import rasterize
 from facefit_kernels.rasterization.cases import ball_case, fan_case, random_case
 
@@ -29,8 +28,8 @@ def draw(vertices, faces, size, implementation):
 
 
 def test_a_triangle_covers_the_pixels_whose_centres_are_in_it(implementation):
-    # Legs of 4 pixels: centres with x + y < 4 are inside; those on the hypotenuse x + y = 4 count as a little to the
-    # right of it, outside.
+    # Legs of 4 pixels: centres with x + y < 4 are inside; those on the hypotenuse x + y = 4 count as a little
+    # to the right of it, outside.
     size = (8, 8)
     fragments = draw(clip_from_pixels([[0, 0], [4, 0], [0, 4]], size), [[0, 1, 2]], size, implementation)
     expected = -np.ones(size, int)
@@ -56,7 +55,9 @@ def test_barycentric_coordinates_are_those_of_space_not_of_the_picture(implement
     fragments = draw(vertices, [[0, 1, 2]], size, implementation)
     x = 1.5
     screen = (x - 0.5) / 3
-    np.testing.assert_allclose(fragments.barycentric[0, 1, 0, 1], (screen / 3) / (screen / 3 + (1 - screen)), rtol=1e-5)
+    np.testing.assert_allclose(
+        fragments.barycentric[0, 1, 0, 1], (screen / 3) / (screen / 3 + (1 - screen)), rtol=1e-5
+    )
     np.testing.assert_allclose(np.sum(fragments.barycentric[0, 1, 0]), 1, atol=1e-6)
 
 
@@ -84,7 +85,8 @@ def test_points_beyond_the_near_and_far_planes_are_not_drawn(implementation):
 
 
 def test_a_triangle_through_the_camera_plane_is_its_part_in_front(implementation):
-    # The floor y = 1 below a camera at the origin, from behind it to far ahead: it fills the picture up to the horizon.
+    # The floor y = 1 below a camera at the origin, from behind it to far ahead: it fills the picture up to
+    # the horizon.
     size = (32, 32)
     floor = np.array([[-90, 1, -40], [90, 1, -40], [0, 1, 4000]], np.float32)
     near, far = 0.1, 1000.0
@@ -104,13 +106,17 @@ def test_a_triangle_through_the_camera_plane_is_its_part_in_front(implementation
 def test_a_cut_plane_is_covered_once_without_gaps(implementation):
     for seed in range(3):
         case = fan_case(seed)
-        total = np.zeros(case.size, int)
         whole = draw(case.vertices_clip, case.faces, case.size, implementation)
         assert np.all(whole.face_index >= 0)
+
         # Each face alone: the pixels of all faces together are the picture, each once.
-        alone = jax.jit(jax.vmap(lambda f, v=jnp.asarray(case.vertices_clip), s=case.size: rasterize(
-            v, f[None], s, implementation=implementation).face_index[..., 0] == 0))
-        total = np.asarray(alone(jnp.asarray(case.faces))).sum(0)
+        def alone(face, case=case):
+            return (
+                rasterize(case.vertices_clip, face[None], case.size, implementation=implementation).face_index
+                == 0
+            )
+
+        total = np.asarray(jax.jit(jax.vmap(alone))(jnp.asarray(case.faces))).sum(0)[..., 0]
         np.testing.assert_array_equal(total, 1)
 
 
@@ -128,8 +134,11 @@ def test_back_faces_are_drawn_and_empty_triangles_are_not(implementation):
     size = (8, 8)
     vertices = clip_from_pixels([[0, 0], [8, 0], [0, 8], [4, 4]], size)
     turned = draw(vertices, [[0, 2, 1]], size, implementation)
-    assert int(np.sum(turned.face_index == 0)) == int(np.sum(
-        draw(vertices, [[0, 1, 2]], size, implementation).face_index == 0)) > 0
+    assert (
+        int(np.sum(turned.face_index == 0))
+        == int(np.sum(draw(vertices, [[0, 1, 2]], size, implementation).face_index == 0))
+        > 0
+    )
     for empty in ([0, 0, 1], [0, 0, 0], [1, 3, 2]):
         fragments = draw(vertices, [empty], size, implementation)
         assert np.all(fragments.face_index == -1) and np.all(np.isfinite(fragments.barycentric))
@@ -198,8 +207,10 @@ def test_derivatives_are_those_of_finite_differences(implementation):
     fragments = draw(*case, implementation)
     shown = np.asarray(fragments.face_index[..., 0])
     rng = np.random.default_rng(0)
-    weights = [rng.normal(size=value.shape) for value in (fragments.barycentric, fragments.depth,
-                                                            fragments.signed_distance)]
+    weights = [
+        rng.normal(size=value.shape)
+        for value in (fragments.barycentric, fragments.depth, fragments.signed_distance)
+    ]
 
     def measure(vertices):
         f = rasterize(vertices, case.faces, size, implementation=implementation)
@@ -208,16 +219,22 @@ def test_derivatives_are_those_of_finite_differences(implementation):
 
     direction = rng.normal(size=case.vertices_clip.shape).astype(np.float32) * 0.1
     gradient = jax.jit(jax.grad(lambda v: measure(v)[0]))(jnp.asarray(case.vertices_clip))
-    (_, values), (rate, rates) = jax.jit(lambda v, d: jax.jvp(measure, (v,), (d,)))(case.vertices_clip, direction)
+    (_, values), (rate, rates) = jax.jit(lambda v, d: jax.jvp(measure, (v,), (d,)))(
+        case.vertices_clip, direction
+    )
 
     def exact(vertices):
         # The same quantities in double precision for the faces that are shown.
         rows, columns = np.nonzero(shown >= 0)
         corner = vertices[case.faces[shown[rows, columns]]]
         half = np.array([size[1], size[0]]) / 2
-        p = (corner[..., :2] + corner[..., 3:]) * half - corner[..., 3:] * np.stack([columns, rows], -1)[:, None]
+        p = (corner[..., :2] + corner[..., 3:]) * half - corner[..., 3:] * np.stack([columns, rows], -1)[
+            :, None
+        ]
         p = p - 0.5 * corner[..., 3:]
-        edge = np.stack([p[:, a, 0] * p[:, b, 1] - p[:, a, 1] * p[:, b, 0] for a, b in ((1, 2), (2, 0), (0, 1))], -1)
+        edge = np.stack(
+            [p[:, a, 0] * p[:, b, 1] - p[:, a, 1] * p[:, b, 0] for a, b in ((1, 2), (2, 0), (0, 1))], -1
+        )
         b = edge / edge.sum(-1, keepdims=True)
         return b, (b * corner[..., 2]).sum(-1) / (b * corner[..., 3]).sum(-1)
 
@@ -227,7 +244,9 @@ def test_derivatives_are_those_of_finite_differences(implementation):
     total = 0.0
     for w, ours, up, down in zip(weights, rates, high, low, strict=False):
         expected = (up - down) / (2 * step)
-        np.testing.assert_allclose(np.asarray(ours)[hit][:, 0], expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            np.asarray(ours)[hit][:, 0], expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max()
+        )
         total += float(np.sum(w[hit][:, 0] * expected))
     np.testing.assert_allclose(rate, total, rtol=1e-3)
     np.testing.assert_allclose(float(np.sum(np.asarray(gradient, np.float64) * direction)), total, rtol=1e-3)
@@ -263,13 +282,20 @@ def test_a_batch_is_its_elements(implementation):
         np.testing.assert_array_equal(together.face_index[k], single.face_index)
         np.testing.assert_array_equal(nested.face_index[1, 2 - k], single.face_index)
         np.testing.assert_allclose(together.barycentric[k], single.barycentric, atol=1e-5)
-        np.testing.assert_allclose(together_gradient[k], gradient, rtol=1e-3, atol=1e-3 * float(jnp.abs(gradient).max()))
+        np.testing.assert_allclose(
+            together_gradient[k], gradient, rtol=1e-3, atol=1e-3 * float(jnp.abs(gradient).max())
+        )
 
 
 def test_the_same_input_gives_the_same_bits(implementation):
     case = ball_case(800, (64, 64))
-    function = jax.jit(jax.grad(lambda v: jnp.sum(rasterize(v, case.faces, case.size,
-                                                            implementation=implementation).barycentric[..., 0] ** 2)))
+    function = jax.jit(
+        jax.grad(
+            lambda v: jnp.sum(
+                rasterize(v, case.faces, case.size, implementation=implementation).barycentric[..., 0] ** 2
+            )
+        )
+    )
     first, second = function(case.vertices_clip), function(case.vertices_clip)
     np.testing.assert_array_equal(first, second)
 

@@ -1,4 +1,6 @@
-"""Coloured scenes whose motion has a known effect on the picture, for the tests and benchmarks of antialiasing."""
+"""Coloured scenes whose motion has a known effect on the picture, for the tests and benchmarks of
+antialiasing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-
 from facefit_kernels.antialiasing.op import antialias
 from facefit_kernels.implementations import Implementation
 from facefit_kernels.interpolation.op import interpolate
@@ -34,8 +35,13 @@ def colored_ball(rings: int, bumps: float, seed: int = 0) -> Scene:
     return Scene(vertices, colors.astype(np.float32), faces)
 
 
-def picture(vertices, scene: Scene, size: tuple[int, int], implementation: Implementation = None,
-            antialiased: bool = True):
+def picture(
+    vertices,
+    scene: Scene,
+    size: tuple[int, int],
+    implementation: Implementation = None,
+    antialiased: bool = True,
+):
     """The scene's (H, W, 3) picture with its vertices moved to `vertices` (V, 3), over a flat background."""
     clip = project(vertices, zoom=3.2, numpy=jnp)
     fragments = rasterize(clip, scene.faces, size, implementation=implementation)
@@ -46,9 +52,10 @@ def picture(vertices, scene: Scene, size: tuple[int, int], implementation: Imple
     return antialias(image, clip, scene.faces, fragments, implementation)
 
 
-def supersampled(vertices, scene: Scene, size: tuple[int, int], times: int,
-                 implementation: Implementation = None):
-    """The same picture as the mean of `times` x `times` hard samples a pixel: what antialiasing stands for."""
+def supersampled(
+    vertices, scene: Scene, size: tuple[int, int], times: int, implementation: Implementation = None
+):
+    """The same picture as the mean of `times` x `times` hard samples a pixel: what antialiasing is for."""
     height, width = size
     fine = picture(vertices, scene, (height * times, width * times), implementation, antialiased=False)
     return fine.reshape(height, times, width, times, 3).mean((1, 3))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
 from facefit_kernels.library import call
 from facefit_kernels.linear import linear_map
+from jaxtyping import Array, Float, Int
 
 
 def _like(array):
@@ -38,10 +37,20 @@ def _blend_jvp(primals, tangents):
     return _blend(*primals), tangent
 
 
-def antialias(image: Float[Array, "H W C"], vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
-              face_index: Int[Array, "H W"], adjacent: Int[Array, "F 3"]) -> Float[Array, "H W C"]:
+def antialias(
+    image: Float[Array, "H W C"],
+    vertices_clip: Float[Array, "V 4"],
+    faces: Int[Array, "F 3"],
+    face_index: Int[Array, "H W"],
+    adjacent: Int[Array, "F 3"],
+) -> Float[Array, "H W C"]:
     """The image with the pixels on silhouettes blended; see `op.antialias`."""
-    edges = call("crossings", jax.ShapeDtypeStruct((*face_index.shape, 2, 2), jnp.int32),
-                 jax.lax.stop_gradient(vertices_clip), faces, adjacent,
-                 face_index)
+    edges = call(
+        "crossings",
+        jax.ShapeDtypeStruct((*face_index.shape, 2, 2), jnp.int32),
+        jax.lax.stop_gradient(vertices_clip),
+        faces,
+        adjacent,
+        face_index,
+    )
     return _blend(vertices_clip, edges, image)

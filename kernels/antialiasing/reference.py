@@ -1,16 +1,15 @@
 """Antialiasing in plain JAX: the meaning of the operation, on any device.
 
-First, without derivative, the mesh edge at which the picture changes between each two neighbouring pixels; then a
-blend that is ordinary differentiable arithmetic of that edge's ends.
+First, without derivative, the mesh edge at which the picture changes between each two neighbouring pixels;
+then a blend that is ordinary differentiable arithmetic of that edge's ends.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
 from facefit_kernels.rasterization.reference import edge_tie, pixel_centers, rounded, screen_vertices
+from jaxtyping import Array, Float, Int
 
 # Triangles that a walk from one centre to the next passes at most; the native kernel has the same limit.
 LONGEST_WALK = 64
@@ -49,10 +48,12 @@ def _pick(values: Array, column: Array) -> Array:
     return jnp.take_along_axis(values, column[:, None], axis=1)[:, 0]
 
 
-def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, "P"], x, y, step_x, step_y):
-    """Follows the surface from centres (x, y) that show `face` to (x + step_x, y + step_y); see csrc/silhouette.h.
+def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x, y, step_x, step_y):
+    """Follows the surface from centres (x, y) that show `face` to (x + step_x, y + step_y); see
+    csrc/silhouette.h.
 
-    Returns whether it ends on the way, the last face, the edge's two vertices, and position and depth where it ends.
+    Returns whether it ends on the way, the last face, the edge's two vertices, and position and depth where
+    it ends.
     """
     count = face.shape[0]
     relative_to = jnp.stack([x, y], axis=-1)[:, None, :]
@@ -91,25 +92,47 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, "P"],
         boundary = boundary | (third < 0) | (third >= vertices.shape[0])
         p, q, t = vertices[a], vertices[b], vertices[third]
         (rp, rq, rt) = (relative(u[:, None])[:, 0] for u in (p, q, t))
-        side = ((rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
-                 + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3]))
-                + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3]))
+        side = (
+            rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
+            + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3])
+        ) + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3])
         stops = active & ~arrived & (boundary | ~(sign * side < 0))
         goes_on = active & ~arrived & ~stops
         here_x, here_y = x + rounded(at * step_x), y + rounded(at * step_y)
-        along_p = jnp.where(step_y != 0, p[:, 0] - rounded(here_x * p[:, 3]), p[:, 1] - rounded(here_y * p[:, 3]))
-        along_q = jnp.where(step_y != 0, q[:, 0] - rounded(here_x * q[:, 3]), q[:, 1] - rounded(here_y * q[:, 3]))
+        along_p = jnp.where(
+            step_y != 0, p[:, 0] - rounded(here_x * p[:, 3]), p[:, 1] - rounded(here_y * p[:, 3])
+        )
+        along_q = jnp.where(
+            step_y != 0, q[:, 0] - rounded(here_x * q[:, 3]), q[:, 1] - rounded(here_y * q[:, 3])
+        )
         w_here = rounded(along_q * p[:, 3]) - rounded(along_p * q[:, 3])
         z_here = rounded(along_q * p[:, 2]) - rounded(along_p * q[:, 2])
         z_here = jnp.where(w_here != 0, z_here / jnp.where(w_here != 0, w_here, 1.0), p[:, 2])
-        return (step + 1, goes_on, ends | stops, jnp.where(goes_on, following, face),
-                jnp.where(goes_on, opposite, entered), jnp.where(stops, a, end_a), jnp.where(stops, b, end_b),
-                jnp.where(stops, jnp.clip(at, 0.0, 1.0), position), jnp.where(stops, z_here, depth))
+        return (
+            step + 1,
+            goes_on,
+            ends | stops,
+            jnp.where(goes_on, following, face),
+            jnp.where(goes_on, opposite, entered),
+            jnp.where(stops, a, end_a),
+            jnp.where(stops, b, end_b),
+            jnp.where(stops, jnp.clip(at, 0.0, 1.0), position),
+            jnp.where(stops, z_here, depth),
+        )
 
     none = jnp.full(count, -1, jnp.int32)
     valid = (face >= 0) & (face < faces.shape[0])
-    state = (0, valid, jnp.zeros(count, bool), jnp.where(valid, face, 0), none, none, none, jnp.ones(count),
-             jnp.zeros(count))
+    state = (
+        0,
+        valid,
+        jnp.zeros(count, bool),
+        jnp.where(valid, face, 0),
+        none,
+        none,
+        none,
+        jnp.ones(count),
+        jnp.zeros(count),
+    )
     state = jax.lax.while_loop(lambda s: (s[0] < LONGEST_WALK) & jnp.any(s[1]), body, state)
     _, _, ends, last, _, a, b, position, depth = state
     return ends, jnp.where(valid, last, -1), a, b, position, depth
@@ -120,8 +143,9 @@ def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, ste
     start_first = jnp.where(shared, -1, first)
     ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, adjacent, start_first, x, y, step_x, step_y)
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
-    ends_2, last_2, a_2, b_2, _, depth_2 = _walk(vertices, faces, adjacent, jnp.where(joined, -1, second),
-                                                 x + step_x, y + step_y, -step_x, -step_y)
+    ends_2, last_2, a_2, b_2, _, depth_2 = _walk(
+        vertices, faces, adjacent, jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
+    )
     joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
     take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))
     found = ~joined & (ends_1 | ends_2)
@@ -129,8 +153,13 @@ def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, ste
     return jnp.where(found[:, None], edge, jnp.where(joined, CONTINUOUS, UNKNOWN_EDGE)[:, None])
 
 
-def crossings(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"],
-              face_index: Int[Array, "H W"]) -> Int[Array, "H W 2 2"]:
+@jax.jit  # its loops would be compiled anew at every call outside `jit`
+def crossings(
+    vertices_clip: Float[Array, "V 4"],
+    faces: Int[Array, "F 3"],
+    adjacent: Int[Array, "F 3"],
+    face_index: Int[Array, "H W"],
+) -> Int[Array, "H W 2 2"]:
     """The two vertices of the mesh edge at which the picture changes, or CONTINUOUS or UNKNOWN_EDGE twice.
 
     Between each pixel and the next to the right ([..., 0, :]) and below ([..., 1, :]).
@@ -146,19 +175,32 @@ def crossings(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], adja
     below = jnp.concatenate([shown[1:], shown[-1:]], axis=0)
     result = []
     for other, step_x, step_y in ((right, 1.0, 0.0), (below, 0.0, 1.0)):
-        result.append(_discontinuities(vertices, faces, adjacent, shown.reshape(-1), other.reshape(-1), x.reshape(-1),
-                                       y.reshape(-1), step_x, step_y).reshape(height, width, 2))
+        result.append(
+            _discontinuities(
+                vertices,
+                faces,
+                adjacent,
+                shown.reshape(-1),
+                other.reshape(-1),
+                x.reshape(-1),
+                y.reshape(-1),
+                step_x,
+                step_y,
+            ).reshape(height, width, 2)
+        )
     return jnp.stack(result, axis=2)
 
 
-def blend(vertices_clip: Float[Array, "V 4"], edges: Int[Array, "H W 2 2"], image: Float[Array, "H W C"]
-          ) -> Float[Array, "H W C"]:
-    """Mixes each two pixels that an edge crosses between, by where it crosses; differentiable in vertices and image.
+def blend(
+    vertices_clip: Float[Array, "V 4"], edges: Int[Array, "H W 2 2"], image: Float[Array, "H W C"]
+) -> Float[Array, "H W C"]:
+    """Mixes each two pixels that an edge crosses between, by where it crosses; differentiable in vertices and
+    image.
 
-    The pixel that the edge is in gains the difference of both surfaces' colours over the part from the middle between
-    the centres to the edge. A surface's colour there is the line through its two nearest pixels: with the centre's
-    colour alone, the jump at the edge and with it the gradient is off by several percent, since shading
-    changes fastest where a surface turns away.
+    The pixel that the edge is in gains the difference of both surfaces' colours over the part from the middle
+    between the centres to the edge. A surface's colour there is the line through its two nearest pixels: with
+    the centre's colour alone, the jump at the edge and with it the gradient is off by several percent, since
+    shading changes fastest where a surface turns away.
     """
     height, width = image.shape[:2]
     if 0 in (height, width, vertices_clip.shape[0]):
@@ -201,7 +243,12 @@ def blend(vertices_clip: Float[Array, "V 4"], edges: Int[Array, "H W 2 2"], imag
     return result
 
 
-def antialias(image: Float[Array, "H W C"], vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
-              face_index: Int[Array, "H W"], adjacent: Int[Array, "F 3"]) -> Float[Array, "H W C"]:
+def antialias(
+    image: Float[Array, "H W C"],
+    vertices_clip: Float[Array, "V 4"],
+    faces: Int[Array, "F 3"],
+    face_index: Int[Array, "H W"],
+    adjacent: Int[Array, "F 3"],
+) -> Float[Array, "H W C"]:
     """The image with the pixels on silhouettes blended; see `op.antialias`."""
     return blend(vertices_clip, crossings(vertices_clip, faces, adjacent, face_index), image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from facefit_kernels.rasterization.cases import SIZES, Case, ball_case
 
 CHANNELS: tuple[int, ...] = (1, 3, 16)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
 from facefit_kernels.fragments import Fragments
 from facefit_kernels.library import call
 from facefit_kernels.linear import linear_map
+from jaxtyping import Array, Float, Int
 
 
 def _result(attributes, face_index):
@@ -27,9 +26,15 @@ def _forward(residuals, operands):
 
 def _transpose(residuals, cotangents):
     attributes, _, _, barycentric = residuals
-    return call("interpolate_backward", (jax.ShapeDtypeStruct(attributes.shape, jnp.float32),
-                                         jax.ShapeDtypeStruct(barycentric.shape, jnp.float32)),
-                *residuals, *cotangents)
+    return call(
+        "interpolate_backward",
+        (
+            jax.ShapeDtypeStruct(attributes.shape, jnp.float32),
+            jax.ShapeDtypeStruct(barycentric.shape, jnp.float32),
+        ),
+        *residuals,
+        *cotangents,
+    )
 
 
 @_interpolate.defjvp
@@ -38,7 +43,8 @@ def _interpolate_jvp(primals, tangents):
     return _interpolate(*primals), tangent
 
 
-def interpolate(attributes: Float[Array, "V C"], faces: Int[Array, "F 3"], fragments: Fragments
-                ) -> Float[Array, "H W K C"]:
+def interpolate(
+    attributes: Float[Array, "V C"], faces: Int[Array, "F 3"], fragments: Fragments
+) -> Float[Array, "H W K C"]:
     """Attributes at every fragment; see `op.interpolate`."""
     return _interpolate(attributes, faces, fragments.face_index, fragments.barycentric)

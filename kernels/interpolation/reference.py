@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from facefit_kernels.fragments import Fragments
 from jaxtyping import Array, Float, Int
 
-from facefit_kernels.fragments import Fragments
 
-
-def interpolate(attributes: Float[Array, "V C"], faces: Int[Array, "F 3"], fragments: Fragments
-                ) -> Float[Array, "H W K C"]:
-    """Attributes at every fragment: the corners' values weighted by `fragments.barycentric`; zero where nothing."""
+def interpolate(
+    attributes: Float[Array, "V C"], faces: Int[Array, "F 3"], fragments: Fragments
+) -> Float[Array, "H W K C"]:
+    """Attributes at every fragment: the corners' values weighted by `fragments.barycentric`; zero where
+    nothing.
+    """
     face_index = fragments.face_index
     if faces.shape[0] == 0 or attributes.shape[0] == 0:
         return jnp.zeros((*face_index.shape, attributes.shape[-1]), attributes.dtype)

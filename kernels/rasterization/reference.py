@@ -1,40 +1,42 @@
 """Rasterization in plain JAX: the meaning of the operation, on any device, with bounded memory.
 
-Visibility and its derivative are apart: `visible_faces` is all comparisons and has no gradient; `surface` gives
-barycentric coordinates and depth for known faces and is ordinary differentiable arithmetic.
+Visibility and its derivative are apart: `visible_faces` is all comparisons and has no gradient; `surface`
+gives barycentric coordinates and depth for known faces and is ordinary differentiable arithmetic.
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
 from facefit_kernels.fragments import Fragments
+from jaxtyping import Array, Float, Int
 
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 _NO_FACE = 2**31 - 1
-# Triangles are handled in classes by the side of the square window that holds their pixels; each class in chunks of
-# about this many pixels, so that memory is bounded whatever the number of triangles.
+# Triangles are handled in classes by the side of the square window that holds their pixels; each class in
+# chunks of about this many pixels, so that memory is bounded whatever the number of triangles.
 _WINDOWS = (2, 4, 8, 24, 64)
 _CHUNK_PIXELS = 32768
 
 
-def rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
+def rounded(product: Float[Array, ...]) -> Float[Array, ...]:
     """`product`, rounded to float32 before it is used: compilers may not fuse it into a multiply-add.
 
-    Coverage and depth must come out bit for bit as in the native kernels. XLA contracts a * b + c where it can; it
-    cannot look through a maximum with the lowest float, which changes no finite value.
+    Coverage and depth must come out bit for bit as in the native kernels. XLA contracts a * b + c where it
+    can; it cannot look through a maximum with the lowest float, which changes no finite value.
     """
     return jnp.maximum(product, _LOWEST)
 
 
 def screen_vertices(vertices_clip: Float[Array, "V 4"], size: tuple[int, int]) -> Float[Array, "V 4"]:
-    """Vertices scaled by a positive number each, so that (x / w, y / w) are pixels and w is 1 in front of the camera.
+    """Vertices scaled by a positive number each, so that (x / w, y / w) are pixels and w is 1 in front of the
+    camera.
 
-    A vertex beside or behind the camera keeps its w (zero or negative) and is scaled to about 1. Scaling a vertex
-    changes no sign of an edge function, so a triangle that crosses the camera's plane needs no clipping
-    (Olano and Greer 1997, "Triangle scan conversion using 2D homogeneous coordinates").
+    A vertex beside or behind the camera keeps its w (zero or negative) and is scaled to about 1. Scaling a
+    vertex changes no sign of an edge function, so a triangle that crosses the camera's plane needs no
+    clipping (Olano and Greer 1997, "Triangle scan conversion using 2D homogeneous coordinates").
     """
     height, width = size
     x, y, z, w = jnp.moveaxis(vertices_clip, -1, 0)
@@ -42,11 +44,12 @@ def screen_vertices(vertices_clip: Float[Array, "V 4"], size: tuple[int, int]) -
     largest = jnp.maximum(jnp.maximum(jnp.abs(x), jnp.abs(y)), jnp.maximum(jnp.abs(z), jnp.abs(w)))
     front = w > 1e-5 * largest
     divisor = jnp.where(front, w, jnp.maximum(largest, 1e-30))
-    return jnp.stack([pixel_x / divisor, pixel_y / divisor, z / divisor,
-                      jnp.where(front, 1.0, w / divisor)], axis=-1)
+    return jnp.stack(
+        [pixel_x / divisor, pixel_y / divisor, z / divisor, jnp.where(front, 1.0, w / divisor)], axis=-1
+    )
 
 
-def edge_tie(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> Float[Array, "..."]:
+def edge_tie(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> Float[Array, ...]:
     """What stands for the sign of an edge function that is exactly zero at a centre.
 
     The centre counts as one a little to the right, and on a horizontal edge a little below.
@@ -56,9 +59,10 @@ def edge_tie(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> Float[Array,
     return jnp.where(slope_x != 0, slope_x, slope_y)
 
 
-def _covered(corners: Float[Array, "... 3 4"], pixel_x: Float[Array, "..."], pixel_y: Float[Array, "..."]
-             ) -> tuple[Array, Array]:
-    """Whether each pixel's centre is in its triangle, and the depth there; the arithmetic of csrc/triangle.h."""
+def _covered(
+    corners: Float[Array, "... 3 4"], pixel_x: Float[Array, ...], pixel_y: Float[Array, ...]
+) -> tuple[Array, Array]:
+    """Whether each pixel's centre is in its triangle, and the depth there; as in csrc/triangle.h."""
     relative_x = [corners[..., k, 0] - rounded(pixel_x * corners[..., k, 3]) for k in range(3)]
     relative_y = [corners[..., k, 1] - rounded(pixel_y * corners[..., k, 3]) for k in range(3)]
     edge, inside_if_zero = [], []
@@ -78,9 +82,12 @@ def _covered(corners: Float[Array, "... 3 4"], pixel_x: Float[Array, "..."], pix
     return (positive | negative) & (depth >= -1) & (depth <= 1), depth
 
 
-def _bounds(corners: Float[Array, "F 3 4"], exists: Array, size: tuple[int, int]
-            ) -> tuple[Array, Array, Array, Array]:
-    """First column, first row, columns and rows of the pixels a triangle may cover; zero columns where it has none."""
+def _bounds(
+    corners: Float[Array, "F 3 4"], exists: Array, size: tuple[int, int]
+) -> tuple[Array, Array, Array, Array]:
+    """First column, first row, columns and rows of the pixels a triangle may cover; zero columns where it has
+    none.
+    """
     height, width = size
     first, last = [], []
     in_front = jnp.all(corners[..., 3] == 1, axis=-1)
@@ -92,21 +99,32 @@ def _bounds(corners: Float[Array, "F 3 4"], exists: Array, size: tuple[int, int]
         last.append(jnp.clip(high, -1, count - 1).astype(jnp.int32))
     w, z = corners[..., 3], corners[..., 2]
     x, y = corners[..., 0], corners[..., 1]
-    outside = (jnp.all(w <= 0, -1) | jnp.all(z < -w, -1) | jnp.all(z > w, -1) | jnp.all(x < 0, -1)
-               | jnp.all(y < 0, -1) | jnp.all(x > width * w, -1) | jnp.all(y > height * w, -1))
+    outside = (
+        jnp.all(w <= 0, -1)
+        | jnp.all(z < -w, -1)
+        | jnp.all(z > w, -1)
+        | jnp.all(x < 0, -1)
+        | jnp.all(y < 0, -1)
+        | jnp.all(x > width * w, -1)
+        | jnp.all(y > height * w, -1)
+    )
     drawn = exists & ~outside & jnp.all(jnp.isfinite(corners), axis=(-1, -2))
     columns = jnp.where(~drawn, 0, jnp.maximum(last[0] - first[0] + 1, 0))
     rows = jnp.maximum(last[1] - first[1] + 1, 0)
     return first[0], first[1], jnp.where(rows > 0, columns, 0), rows
 
 
-def visible_faces(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
-                  ) -> Int[Array, "H W"]:
+@functools.partial(
+    jax.jit, static_argnames="size"
+)  # its loops would be compiled anew at every call outside `jit`
+def visible_faces(
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
+) -> Int[Array, "H W"]:
     """The nearest face of every pixel, -1 where there is none; among equal depths the lowest index.
 
-    Triangles are sorted by window size and written in chunks by a scatter-minimum; how many chunks a class has is
-    found at run time, so there is no capacity that could overflow. Triangles wider than the largest window, or that
-    cross the camera's plane, are drawn one at a time over the whole picture.
+    Triangles are sorted by window size and written in chunks by a scatter-minimum; how many chunks a class
+    has is found at run time, so there is no capacity that could overflow. Triangles wider than the largest
+    window, or that cross the camera's plane, are drawn one at a time over the whole picture.
     """
     height, width = size
     count = faces.shape[0]
@@ -154,7 +172,8 @@ def visible_faces(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], 
             slot, depths, nearest = carry
             face = order[slot]
             covered, depth = _covered(corners[face], x, y)
-            # Same limits as the windows: rounding may put a pixel outside them on the inner side of a tiny edge.
+            # Same limits as the windows: rounding may put a pixel outside them on the inner side of a tiny
+            # edge.
             covered = covered & (x > column[face]) & (x < column[face] + columns[face])
             covered = (covered & (y > row[face]) & (y < row[face] + rows[face])).reshape(-1)
             depth = depth.reshape(-1)
@@ -173,14 +192,18 @@ def visible_faces(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], 
 def pixel_centers(size: tuple[int, int]) -> tuple[Float[Array, "H W"], Float[Array, "H W"]]:
     """x and y of every pixel's centre; the first is (0.5, 0.5)."""
     height, width = size
-    y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32) + 0.5, jnp.arange(width, dtype=jnp.float32) + 0.5,
-                        indexing="ij")
+    y, x = jnp.meshgrid(
+        jnp.arange(height, dtype=jnp.float32) + 0.5, jnp.arange(width, dtype=jnp.float32) + 0.5, indexing="ij"
+    )
     return x, y
 
 
-def _relative_corners(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"],
-                      face_index: Int[Array, "H W"]) -> tuple[list, list, Array]:
-    """Corners of each pixel's triangle, in homogeneous pixels about the pixel's centre: x - px w and y - py w."""
+def _relative_corners(
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
+) -> tuple[list, list, Array]:
+    """Corners of each pixel's triangle, in homogeneous pixels about the pixel's centre: x - px w and y - py
+    w.
+    """
     size = face_index.shape
     corners = vertices_clip[faces[jnp.maximum(face_index, 0)]]
     x, y = pixel_centers(size)
@@ -190,15 +213,20 @@ def _relative_corners(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3
     return relative_x, relative_y, corners
 
 
-def surface(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
-            ) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
-    """Perspective-correct barycentric coordinates and z_ndc at every pixel's centre, differentiable in the vertices."""
+def surface(
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
+) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
+    """Perspective-correct barycentric coordinates and z_ndc at every pixel's centre, differentiable in the
+    vertices.
+    """
     if faces.shape[0] == 0 or vertices_clip.shape[0] == 0:
         return jnp.zeros((*face_index.shape, 3)), jnp.ones(face_index.shape)
     relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
     hit = face_index >= 0
-    edge = jnp.stack([relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b]
-                      for a, b in ((1, 2), (2, 0), (0, 1))], axis=-1)
+    edge = jnp.stack(
+        [relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b] for a, b in ((1, 2), (2, 0), (0, 1))],
+        axis=-1,
+    )
     total = jnp.sum(edge, axis=-1)
     # The inner `where` keeps infinities out of the derivative of pixels that show nothing.
     barycentric = jnp.where(hit[..., None], edge / jnp.where(hit & (total != 0), total, 1.0)[..., None], 0.0)
@@ -207,12 +235,15 @@ def surface(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_i
     return barycentric, jnp.where(hit, z / jnp.where(hit & (w != 0), w, 1.0), 1.0)
 
 
-def signed_distance(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
-                    ) -> Float[Array, "H W"]:
-    """Pixels from each pixel's centre to the nearest of the lines through its triangle's edges, positive inside.
+def signed_distance(
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
+) -> Float[Array, "H W"]:
+    """Pixels from each pixel's centre to the nearest of the lines through its triangle's edges, positive
+    inside.
 
-    Of a centre inside a triangle the nearest line is also the nearest edge. The lines are taken in homogeneous
-    coordinates, so a triangle that crosses the camera's plane has the distances of its visible part.
+    Of a centre inside a triangle the nearest line is also the nearest edge. The lines are taken in
+    homogeneous coordinates, so a triangle that crosses the camera's plane has the distances of its visible
+    part.
     """
     if faces.shape[0] == 0 or vertices_clip.shape[0] == 0:
         return jnp.zeros(face_index.shape)
@@ -229,10 +260,16 @@ def signed_distance(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"]
     return jnp.where(hit, jnp.minimum(jnp.minimum(distances[0], distances[1]), distances[2]), 0.0)
 
 
-def rasterize(vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]) -> Fragments:
+def rasterize(
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
+) -> Fragments:
     """The nearest fragment of every pixel; see `op.rasterize`."""
     face_index = visible_faces(vertices_clip, faces, size)
     barycentric, depth = surface(vertices_clip, faces, face_index)
     distance = signed_distance(vertices_clip, faces, face_index)
-    return Fragments(face_index=face_index[..., None], barycentric=barycentric[..., None, :],
-                     depth=depth[..., None], signed_distance=distance[..., None])
+    return Fragments(
+        face_index=face_index[..., None],
+        barycentric=barycentric[..., None, :],
+        depth=depth[..., None],
+        signed_distance=distance[..., None],
+    )
