@@ -1,13 +1,27 @@
-"""The user's cache folder, and in it the compiled programs that make every run after the first one start quickly."""
+"""The user's cache folder, and in it the compiled programs that make every run after the first one start quickly.
+
+Two layers: JAX's own persistent cache, which spares compiling, and `remembered`, which for the few large functions of a
+fit also spares tracing and lowering them: by then the larger part of a start.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import inspect
 import os
+import pickle
 import platform
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+_KEPT_VERSIONS = 3  # of the source, in the folder of remembered programs
+_programs: Path | None = None  # set by `enable`
 
 _OFF = ("off", "0", "none", "no")
 
@@ -63,18 +77,200 @@ def enable() -> Path | None:
     Returns:
         the folder in use, or None.
     """
+    global _programs
     import jax
 
+    path = compiled_folder()
+    usable = path is not None and writable(path)
+    if usable and jax.default_backend() == "cpu":  # elsewhere compiling is what takes long, and JAX's cache spares that
+        _programs = path / "programs"
     if jax.config.jax_compilation_cache_dir:
         return Path(jax.config.jax_compilation_cache_dir)
-    path = compiled_folder()
-    if path is None or not writable(path):
+    if not usable:
         return None
     jax.config.update("jax_compilation_cache_dir", str(path))
     # JAX keeps only programs that took a second to compile; a fit is made of dozens of smaller ones.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return path
+
+
+def remembered(function: Callable | None = None, *, static_argnames: Sequence[str] = ()) -> Callable:
+    """`jax.jit` for large functions: after `enable`, its programs are kept on disk whole, so that another process with
+    the same source, shapes and static arguments neither traces nor lowers nor compiles.
+
+    Called with tracers, with arrays on another device than the default one, or before `enable`, it is plain `jax.jit`.
+    A stored program is native code of this user's cache folder, trusted as JAX's own cache is.
+
+    Args:
+        function: defined at the top of a module; what it computes depends on its arguments and on the package's files.
+        static_argnames: as for `jax.jit`; their `repr` must say all there is to them.
+
+    Raises:
+        TypeError: the function is nested in another one, whose variables would be compiled into it unseen.
+    """
+    if function is None:
+        return functools.partial(remembered, static_argnames=static_argnames)
+    if function.__closure__ or "<locals>" in function.__qualname__:
+        raise TypeError(f"{function.__qualname__}: only functions at the top of a module can be remembered")
+    return functools.wraps(function)(_Remembered(function, tuple(static_argnames)))
+
+
+class _Remembered:
+    """A jitted function with the programs it has loaded or compiled."""
+
+    def __init__(self, function: Callable, static: tuple[str, ...]):
+        import jax
+
+        self.function, self.static = function, static
+        self.jitted = jax.jit(function, static_argnames=static)
+        self.signature = inspect.signature(function)
+        self.loaded: dict[Any, Callable] = {}
+
+    def __call__(self, *arguments, **named):
+        import jax
+
+        if _programs is None:
+            return self.jitted(*arguments, **named)
+        bound = self.signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        static = {name: bound.arguments[name] for name in self.static}
+        dynamic = {name: value for name, value in bound.arguments.items() if name not in static}
+        leaves, tree = jax.tree.flatten(tuple(dynamic.values()))
+        if not all(map(_here, leaves)) or " at 0x" in repr(static):
+            return self.jitted(*arguments, **named)
+        key = (tree, tuple(map(_kind, leaves)), tuple(static.values()))
+        if key not in self.loaded:
+            with contextlib.suppress(OSError):
+                _programs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = self._file(tree, key[1], static)
+            program = _load_program(file, tree)
+            if program is not None:
+                try:
+                    result = jax.block_until_ready(program(*dynamic.values()))
+                except Exception:  # noqa: BLE001  whatever is wrong with a file in a cache, it can be made again
+                    file.unlink(missing_ok=True)
+                else:
+                    self.loaded[key] = program
+                    return result
+            self.loaded[key] = _compile_program(self.function, dynamic, static, file)
+        return self.loaded[key](*dynamic.values())
+
+    def lower(self, *arguments, **named):
+        """As `jax.jit(function).lower`."""
+        return self.jitted.lower(*arguments, **named)
+
+    def _file(self, tree, kinds, static: dict) -> Path:
+        import jax
+
+        config = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_debug_nans)
+        machine = (jax.__version__, os.environ.get("XLA_FLAGS"), os.cpu_count(), len(jax.devices()))
+        name = self.function.__qualname__
+        parts = repr((self.function.__module__, name, str(tree), kinds, static, config, machine))
+        return _programs / source_version() / f"{name}-{hashlib.sha256(parts.encode()).hexdigest()[:24]}"
+
+
+@functools.cache
+def source_version() -> str:
+    """Changes with every file of facefit and its kernels that a compiled program may depend on."""
+    import facefit_kernels
+
+    digest = hashlib.sha256()
+    for root in (Path(__file__).parent, Path(facefit_kernels.__file__).parent):
+        for file in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".npz", ".so", ".dylib")):
+            # The embedded model enters programs as an argument, never as a constant.
+            if file.name != "open_face.npz":
+                digest.update(f"{file.relative_to(root)}\0{file.stat().st_size}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _here(leaf) -> bool:
+    """Whether an argument is a concrete value that a program for the default device can take."""
+    import jax
+
+    if isinstance(leaf, jax.core.Tracer):
+        return False
+    return not isinstance(leaf, jax.Array) or leaf.devices() == {jax.devices()[0]}
+
+
+def _kind(leaf) -> str:
+    import jax
+
+    kind = jax.typeof(leaf)
+    return f"{kind.str_short()}{'w' if kind.weak_type else ''}"
+
+
+@functools.cache
+def _prepare_runtime() -> None:
+    """Registers what lowering would: a program that was only loaded calls LAPACK and our kernels by name."""
+    import facefit_kernels
+    import jax
+    import numpy as np
+
+    facefit_kernels.available()
+    jax.jit(jax.numpy.linalg.cholesky).lower(np.eye(2, dtype=np.float32))
+
+
+def _load_program(file: Path, tree) -> Callable | None:
+    import jax
+    from jax.experimental import serialize_executable
+
+    try:
+        payload, result = pickle.loads(file.read_bytes())
+        _prepare_runtime()
+        arguments = jax.tree.structure((jax.tree.unflatten(tree, range(tree.num_leaves)), {}))
+        program = serialize_executable.deserialize_and_load(payload, arguments, jax.tree.structure(result))
+        os.utime(file.parent)  # in use: `_prune` leaves it alone
+        return program
+    except FileNotFoundError:
+        return None
+    except Exception:  # noqa: BLE001  written by another version, cut short, ...
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+        return None
+
+
+def _compile_program(function: Callable, dynamic: dict, static: dict, file: Path) -> Callable:
+    import jax
+    from jax.experimental import serialize_executable
+
+    names = tuple(dynamic)
+    positional = jax.jit(lambda *values: function(**dict(zip(names, values, strict=True)), **static))
+    with _without_jax_cache():
+        program = positional.lower(*dynamic.values()).compile()
+    with contextlib.suppress(OSError, ValueError, NotImplementedError, pickle.PicklingError):
+        payload, _, result = serialize_executable.serialize(program)
+        data = pickle.dumps((payload, result.unflatten(range(result.num_leaves))))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _prune(file.parent.parent)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as target:
+            target.write(data)
+        os.replace(target.name, file)
+    return program
+
+
+@contextlib.contextmanager
+def _without_jax_cache() -> Iterator[None]:
+    """A program that JAX took from its own cache lacks the parts that storing it again needs."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX looks at the setting once, unless told to look again
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
+def _prune(programs: Path) -> None:
+    """Removes the programs of versions of the source that were not used for longest."""
+    folders = sorted((path for path in programs.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for old in folders[_KEPT_VERSIONS:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _processor() -> str:

@@ -144,6 +144,8 @@ def test_albedo_comes_from_the_open_model(model):
     assert lips[0] / lips[1] > cheek[0] / cheek[1]  # lips are redder
     ears = np.asarray(full.albedo_mean)[np.asarray(model.regions["ears"]) > 0.9]
     assert np.quantile(ears[:, 0], 0.05) > 0.2  # skin, not hair
+    teeth = np.asarray(full.albedo_mean)[np.asarray(model.regions["teeth"]) > 0.5]
+    assert teeth.min() > 0.3  # no gums
     # The transferred dense points, a first guess, lie near those that the network sees.
     guess = complete(model, reference, ("landmarks468",))
     distance = np.linalg.norm(positions(guess, guess.landmarks468) - positions(model, model.landmarks468), axis=1)

@@ -25,23 +25,33 @@ class Outline:
     weight: Float[Array, " L"]
 
 
+@struct.dataclass
+class LandmarkEvidence:
+    """L landmarks found in a photograph and how much each tells.
+
+    Attributes:
+        observed: pixels, (L, 2).
+        whitening: takes a difference in pixels to standard deviations, (L, 2, 2). A rank-one matrix says that only
+            the distance in one direction is known.
+        weight: share of an independent measurement, (L,); 0 leaves the landmark out.
+    """
+
+    observed: Float[Array, "L 2"]
+    whitening: Float[Array, "L 2 2"]
+    weight: Float[Array, " L"]
+
+
 def landmark_residuals(
-    projected: Float[Array, "L D"],
-    observed: Float[Array, "L D"],
-    sigma: Float[Array, " L"],
-    weight: Float[Array, " L"],
-    outlier: float,
-) -> Float[Array, "L D"]:
+    projected: Float[Array, "L 2"], evidence: LandmarkEvidence, outlier: float
+) -> Float[Array, "L 2"]:
     """Robust differences in standard deviations.
 
     Args:
-        projected, observed: pixels.
-        sigma: standard deviation of each landmark, pixels.
-        weight: 0 leaves a landmark out.
+        projected: the model's points, pixels.
         outlier: scale of the Geman-McClure penalty, standard deviations.
     """
-    difference = (projected - observed) / sigma[:, None]
-    return jnp.sqrt(weight)[:, None] * geman_mcclure(difference, outlier)
+    difference = jnp.einsum("lij,lj->li", evidence.whitening, projected - evidence.observed)
+    return jnp.sqrt(evidence.weight)[:, None] * geman_mcclure(difference, outlier)
 
 
 def facing(points: Float[Array, "L 3"], normals: Float[Array, "L 3"]) -> Float[Array, " L"]:
@@ -55,12 +65,12 @@ def match_outline(
     projected: Float[Array, "C 2"],
     observed: Float[Array, "L 2"],
     own_facing: Float[Array, " L"],
-    unit: float,
+    unit: Float[Array, ""],
 ) -> Outline:
     """Finds the vertex of the visible outline nearest to every outline landmark.
 
     The jaw points of the 2D schemes slide along the cheek with the pose (Zhu et al. 2015): a fixed vertex would pull
-    the pose. The candidate with the smallest |facing| x unit + distance in the picture is taken.
+    the pose. The candidate that is both edge-on and near the landmark is taken.
 
     Args:
         candidates, normals: vertices of the face's sides and their normals, camera frame.
@@ -71,26 +81,8 @@ def match_outline(
     """
     cosine = facing(candidates, normals)
     distance = jnp.linalg.norm(observed[:, None] - projected[None], axis=-1) / unit
-    # A candidate must be close to the outline first (cosine small), then close to the point.
     vertex = jnp.argmin(distance**2 + (0.7 * cosine[None]) ** 2, axis=1)
     normal = normals[vertex, :2]
     normal = normal / jnp.maximum(jnp.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     weight = jnp.clip((0.45 - own_facing) / 0.2, 0.0, 1.0)
     return Outline(vertex, normal, weight)
-
-
-def outline_residuals(
-    projected: Float[Array, "L 2"],
-    observed: Float[Array, "L 2"],
-    outline: Outline,
-    sigma: Float[Array, " L"],
-    weight: Float[Array, " L"],
-    outlier: float,
-) -> Float[Array, " L"]:
-    """Robust distances to the outline along its normal, in standard deviations.
-
-    Args:
-        projected: the matched vertices in pixels.
-    """
-    along = jnp.sum((projected - observed) * outline.normal, -1) / sigma
-    return jnp.sqrt(weight * outline.weight) * geman_mcclure(along[:, None], outlier)[:, 0]

@@ -24,13 +24,14 @@ class PixelSample:
 
     Attributes:
         corner: vertex indices of the triangle at each pixel, (M, 3).
-        ray: direction of the pixel's ray in the camera frame, z = 1, for a focal length of one pixel: (x, y) are
-            offsets from the principal point in pixels, (M, 2).
+        barycentric: where in the triangle the pixel's centre is, (M, 3).
+        ray: offset of the pixel's centre from the principal point, pixels, (M, 2).
         color: the photograph's linear RGB, (M, 3).
         weight: 0 where the pixel does not count (no triangle, not skin, outside the photograph), (M,).
     """
 
     corner: Int[Array, "M 3"]
+    barycentric: Float[Array, "M 3"]
     ray: Float[Array, "M 2"]
     color: Float[Array, "M 3"]
     weight: Float[Array, " M"]
@@ -56,36 +57,39 @@ def ray_barycentric(
 
 
 def rendered_colors(
-    vertices_camera: Float[Array, "V 3"],
-    albedo: Float[Array, "V 3"],
-    smooth_normals: Float[Array, "V 3"],
+    corners: Float[Array, "M 3 3"],
+    corner_normals: Float[Array, "M 3 3"],
+    corner_albedo: Float[Array, "M 3 3"],
     lighting: Float[Array, "9 3"],
     focal: Float[Array, ""],
-    sample: PixelSample,
+    ray: Float[Array, "M 2"],
 ) -> Float[Array, "M 3"]:
-    """Linear colours of the model at the sample's pixels.
+    """Linear colours of the surface at pixels whose triangles are known; every row depends on its own triangle alone.
 
     Args:
-        vertices_camera: camera frame, millimetres.
-        albedo: linear RGB of the vertices.
-        smooth_normals: unit vertex normals, camera frame, held fixed: their value is used, while the derivative of
-            the normal is that of the pixel's own triangle. The two differ by the curvature within one ring of
+        corners: of each pixel's triangle, camera frame, millimetres (pixel, corner, xyz).
+        corner_normals: unit vertex normals there, camera frame, held fixed: their value is used, while the derivative
+            of the normal is that of the pixel's own triangle. The two differ by the curvature within one ring of
             triangles, and the second needs no sum over neighbours.
+        corner_albedo: linear RGB there.
         focal: pixels.
+        ray: offset of the pixel from the principal point, pixels.
     """
-    corners = vertices_camera[sample.corner]
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    ray = jnp.concatenate([sample.ray / focal, jnp.ones_like(sample.ray[:, :1])], -1)
-    weights = ray_barycentric(a, b, c, ray)
+    direction = jnp.concatenate([ray / focal, jnp.ones_like(ray[:, :1])], -1)
+    weights = ray_barycentric(a, b, c, direction)
     facet = normalize(jnp.cross(b - a, c - a))
-    interpolated = jnp.einsum("mk,mkc->mc", weights, jax.lax.stop_gradient(smooth_normals)[sample.corner])
+    interpolated = jnp.einsum("mk,mkc->mc", weights, corner_normals)
     normal = normalize(interpolated + facet - jax.lax.stop_gradient(facet))
-    surface = jnp.einsum("mk,mkc->mc", weights, albedo[sample.corner])
-    return shade(surface, normal, lighting)
+    return shade(jnp.einsum("mk,mkc->mc", weights, corner_albedo), normal, lighting)
 
 
 def photometric_residuals(
-    rendered: Float[Array, "M 3"], sample: PixelSample, sigma: float, outlier: float
+    rendered: Float[Array, "M 3"],
+    observed: Float[Array, "M 3"],
+    weight: Float[Array, " M"],
+    sigma: float,
+    outlier: float,
 ) -> Float[Array, "M 3"]:
     """Robust differences of rendered and photographed colours, in standard deviations.
 
@@ -93,8 +97,10 @@ def photometric_residuals(
     large there for light and dark skin, while linear light would all but ignore the dark.
 
     Args:
+        rendered, observed: linear RGB.
+        weight: share of an independent measurement.
         sigma: standard deviation of an sRGB value in [0, 1].
         outlier: scale of the Geman-McClure penalty, standard deviations.
     """
-    difference = (linear_to_srgb(rendered) - linear_to_srgb(sample.color)) / sigma
-    return jnp.sqrt(sample.weight)[:, None] * geman_mcclure(difference, outlier)
+    difference = (linear_to_srgb(rendered) - linear_to_srgb(observed)) / sigma
+    return jnp.sqrt(weight)[:, None] * geman_mcclure(difference, outlier)

@@ -20,7 +20,7 @@ from facefit.model.records import FaceModel
 from facefit.model.registration import vertex_normals
 from facefit.model.transfer import positions
 
-COLLAR = (20.0, 60.0)  # mm below the chin: from here to there photographs are believed less and less
+COLLAR = (5.0, 45.0)  # mm below the chin: from here to there photographs are believed less and less
 MIRROR = 0.15  # weight of the other side of the face against one seen directly
 FULL = 0.25  # weight at which nothing of the model's albedo is left
 

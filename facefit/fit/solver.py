@@ -39,25 +39,24 @@ class Solution:
     finite: Float[Array, ""]
 
 
-def _jacobian(function: Callable, arguments: tuple) -> tuple[Array, Array]:
-    """Residuals (R,) and their Jacobian (R, P) with respect to all leaves of `arguments`, in ravel order.
+@struct.dataclass
+class Linearization:
+    """Residuals of one view and their derivatives, columns in the order in which `ravel_pytree` lays parameters out.
 
-    One forward sweep a leaf: a leaf that only enters late (light, albedo) then never pays for what comes before it.
+    Attributes:
+        residual: (R,).
+        shared: derivative with respect to the shared parameters, (R, S).
+        view: derivative with respect to the view's parameters, (R, W).
     """
-    leaves, tree = jax.tree.flatten(arguments)
-    residual = function(*arguments)
-    columns = []
-    for index, leaf in enumerate(leaves):
 
-        def of_leaf(value, index=index):
-            return function(*jax.tree.unflatten(tree, leaves[:index] + [value] + leaves[index + 1 :]))
-
-        columns.append(jax.jacfwd(of_leaf)(leaf).reshape(residual.shape[0], -1))
-    return residual, jnp.concatenate(columns, axis=1)
+    residual: Float[Array, " R"]
+    shared: Float[Array, "R S"]
+    view: Float[Array, "R W"]
 
 
 def levenberg_marquardt(
     view_residuals: Callable[[Pytree, Pytree, Pytree], Float[Array, " R"]],
+    linearize: Callable[[Pytree, Pytree, Pytree], Linearization],
     shared_residuals: Callable[[Pytree], Float[Array, " Q"]],
     shared: Pytree,
     views: Pytree,
@@ -70,6 +69,8 @@ def levenberg_marquardt(
 
     Args:
         view_residuals: f(shared, view, prepared) -> (R,), for one view.
+        linearize: the same with its derivatives. Left to the caller, who knows which parameters act through what;
+            a dense forward sweep over every parameter can cost fifty times more.
         shared_residuals: g(shared) -> (Q,).
         shared: pytree of the shared parameters.
         views: pytree of the view parameters, leading axis N.
@@ -94,13 +95,13 @@ def levenberg_marquardt(
 
         def one(a):
             w_n, prepared_n = a
-            residual, jacobian = _jacobian(
-                lambda x, y: view_residuals(x, y, prepared_n), (shared, unravel_view(w_n))
-            )
+            line = linearize(shared, unravel_view(w_n), prepared_n)
+            residual, jacobian = line.residual, jnp.concatenate([line.shared, line.view], axis=1)
             return jacobian.T @ jacobian, jacobian.T @ residual, jnp.sum(residual**2)
 
         hessians, gradients, energies = jax.lax.map(one, (w, prepared))
-        residual, jacobian = _jacobian(shared_residuals, (shared,))
+        residual = shared_residuals(shared)
+        jacobian = jax.jacfwd(lambda x: shared_residuals(unravel_shared(x)))(s)
         hessian_ss = jacobian.T @ jacobian + hessians[:, :size, :size].sum(0)
         gradient_s = jacobian.T @ residual + gradients[:, :size].sum(0)
         total = jnp.sum(residual**2) + energies.sum()

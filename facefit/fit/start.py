@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from facefit.fit.observation import Observation
 from facefit.fit.settings import Settings
-from facefit.fit.state import Shared, View
+from facefit.fit.state import Pose, Shared, View
 from facefit.model import FaceModel, surface_points
 from facefit.rotations import axis_angle_from_matrix
 
@@ -73,10 +73,9 @@ def start(
         ambient = jnp.zeros((9, 3)).at[0].set(0.5 * light + 0.5 * jnp.mean(light))
         view = View(
             expression=jnp.zeros((expressions,)),
-            rotation=axis_angle_from_matrix(rotation),
-            place=place,
-            log_scale=jnp.log(scale),
+            pose=Pose(rotation=axis_angle_from_matrix(rotation), place=place, log_scale=jnp.log(scale)),
             lighting=ambient,
+            depth_zero=offset3[2],
         )
         # Two guesses of the focal length, one from the face's distance and one from the picture's size or EXIF.
         by_distance = jnp.log(scale * settings.distance_mm * observation.photo_px)

@@ -19,30 +19,41 @@ class Shared:
 
 
 @struct.dataclass
-class View:
-    """Of one photograph. The face's place and size in the picture stand for its translation: changing the focal length
-    then leaves the picture of the face almost as it is, which keeps the two from fighting.
+class Pose:
+    """The face's place and size in the picture stand for its translation: changing the focal length then leaves the
+    picture of the face almost as it is, which keeps the two from fighting.
 
     Attributes:
-        expression: (E,).
         rotation: axis-angle, camera frame, (3,).
         place: where the model's origin projects to, crop pixels, (2,).
         log_scale: logarithm of crop pixels per millimetre at the origin's depth, ().
-        lighting: (9, 3).
     """
 
-    expression: Float[Array, " E"]
     rotation: Float[Array, "3"]
     place: Float[Array, "2"]
     log_scale: Float[Array, ""]
+
+
+@struct.dataclass
+class View:
+    """Of one photograph: expression (E,), pose, lighting (9, 3), and the depth (crop pixels) from which the dense
+    network counts its depths, ()."""
+
+    expression: Float[Array, " E"]
+    pose: Pose
     lighting: Float[Array, "9 3"]
+    depth_zero: Float[Array, ""]
 
 
 def camera(
-    shared: Shared, view: View, observation: Observation
+    log_focal: Float[Array, ""], pose: Pose, observation: Observation
 ) -> tuple[Float[Array, ""], Float[Array, "3"]]:
-    """Focal length in crop pixels, and the translation in millimetres."""
-    focal = jnp.exp(shared.log_focal[observation.focal_group]) / observation.photo_px
-    depth = focal * jnp.exp(-view.log_scale)
-    aside = (view.place - observation.principal) / focal * depth
+    """Focal length in crop pixels, and the translation in millimetres.
+
+    Args:
+        log_focal: of the photograph's camera, photograph pixels.
+    """
+    focal = jnp.exp(log_focal) / observation.photo_px
+    depth = focal * jnp.exp(-pose.log_scale)
+    aside = (pose.place - observation.principal) / focal * depth
     return focal, jnp.concatenate([aside, depth[None]])

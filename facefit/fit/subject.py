@@ -113,9 +113,9 @@ def _project_views(landmarks: FaceModel, observations: Observation, shared: Shar
     """Projected landmarks in crop pixels, and each camera, for every view."""
 
     def one(view, seen):
-        focal, translation = camera(shared, view, seen)
+        focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
         placed = to_camera(
-            vertices(landmarks, shared.identity, view.expression), view.rotation, translation
+            vertices(landmarks, shared.identity, view.expression), view.pose.rotation, translation
         )
         return project(placed, intrinsics(focal, seen.principal)), focal, translation
 
@@ -145,7 +145,7 @@ def _collect(photographs, model, fitting: FittingSurface, observations, solution
             FittedView(
                 file=photograph.path,
                 expression=views.expression[n],
-                rotation=views.rotation[n],
+                rotation=views.pose.rotation[n],
                 translation=translation[n],
                 focal_px=float(focal[n]) * scale,
                 center=centre,

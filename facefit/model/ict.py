@@ -61,7 +61,7 @@ def read_ict(path: str | Path) -> FaceModel:
     in `FaceXModel/` beside it. Of an OBJ directory every `identityNNN.obj` and expression that is there is read.
 
     All 26,719 vertices keep their place; `faces` holds only what is drawn: the transparent shells of the eyes have no
-    triangles and form the region "hidden". Expressions have ARKit's names (`_L` becomes `Left`); browInnerUp and
+    triangles and form the region "hidden"; the teeth, part of "inner", are the region "teeth" as well. Expressions have ARKit's names (`_L` becomes `Left`); browInnerUp and
     cheekPuff, single in ARKit, stay separate for the two sides.
 
     The model has no albedo: it gets a plain skin with two tone components. `facefit.model.transfer.complete` takes a
@@ -282,7 +282,7 @@ def ict_regions(mean: np.ndarray) -> dict[str, np.ndarray]:
     eyes, inner = part(EYEBALLS), part(SOCKETS, GUMS, TEETH)
     skin = outer * (1 - lips) * (1 - brows) * (1 - scalp)
     named = {"skin": skin, "lips": lips, "eyes": eyes, "brows": brows, "ears": ears, "neck": neck, "scalp": scalp}
-    return {k: v.astype(np.float32) for k, v in (named | {"inner": inner, "hidden": part(SHELLS)}).items()}
+    return {k: v.astype(np.float32) for k, v in (named | {"inner": inner, "teeth": part(TEETH), "hidden": part(SHELLS)}).items()}
 
 
 def plain_albedo(regions: dict[str, np.ndarray], mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -296,6 +296,7 @@ def plain_albedo(regions: dict[str, np.ndarray], mean: np.ndarray) -> tuple[np.n
         "scalp": (0.10, 0.07, 0.05),
         "eyes": (0.60, 0.57, 0.54),
         "inner": (0.25, 0.08, 0.07),
+        "teeth": (0.58, 0.50, 0.38),
     }
     albedo = np.tile(np.float32([0.45, 0.25, 0.18]), (len(mean), 1))
     for name, color in colors.items():

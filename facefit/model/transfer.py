@@ -129,6 +129,8 @@ def complete(
     if fields & {"albedo", "regions"}:
         match = vertex_map(source, target, warped)
         known = match.face >= 0
+        if "teeth" in target.regions and "teeth" not in source.regions:
+            known &= np.asarray(target.regions["teeth"]) < 0.5  # or they would take the colour of the gums
         corners = np.asarray(source.faces)[match.face[known]]
 
         def sample(values):

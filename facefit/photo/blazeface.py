@@ -68,7 +68,7 @@ def detect(pixels: np.ndarray, squares: list[np.ndarray], threshold: float = 0.5
         scores, raw = (np.asarray(a[0]) for a in _compiled()(image[None]))
         probabilities = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
         scale = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
-        for i in np.flatnonzero(probabilities >= threshold):
+        for i in np.flatnonzero((probabilities >= threshold) & (raw[:, 2:4].min(1) > 2)):
             points = np.concatenate([raw[i, :2][None], raw[i, 4:].reshape(6, 2)]) + _anchors()[i]
             points = points @ matrix[:2, :2].T + matrix[:2, 2]
             found.append(
@@ -99,7 +99,7 @@ def _blend(found: list[Detection]) -> list[Detection]:
     rest, kept = sorted(found, key=lambda d: -d.score), []
     while rest:
         group = [d for d in rest if overlap(rest[0], d) > 0.3]
-        rest = [d for d in rest[1:] if not any(d is g for g in group)]
+        rest = [d for d in rest if overlap(rest[0], d) <= 0.3]
         weight = np.array([d.score for d in group]) / sum(d.score for d in group)
         kept.append(
             Detection(

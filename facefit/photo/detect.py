@@ -114,8 +114,8 @@ def _confirm(pixels: np.ndarray, squares: list[Square], threshold: float, name: 
     points, scores = refine(pixels, squares)
     faces: list[FaceFound] = []
     for p, score in zip(points, scores):
-        face = FaceFound(p, float(score), name)
-        if score >= threshold and _plausible(face, pixels.shape) and not any(_same(face, f) for f in faces):
+        face = FaceFound(p, face_mesh.probability(score), name)
+        if face.score >= threshold and _plausible(face, pixels.shape) and not any(_same(face, f) for f in faces):
             faces.append(face)
     return faces
 

@@ -44,13 +44,14 @@ def _compiled():
         mesh = out["mesh"].reshape(-1, 468, 3)
         for region, indices in regions.items():
             mesh = mesh.at[:, indices, :2].set(out[region])
-        return mesh, jax.nn.sigmoid(out["score"].reshape(-1))
+        return mesh, out["score"].reshape(-1)
 
     return functools.partial(run, weights)
 
 
 def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, np.ndarray]:
-    """The network itself on crops in [0, 1]: points in crop pixels (B, 468, 3) and face scores in [0, 1], (B,)."""
+    """The network itself on crops in [0, 1]: points in crop pixels (B, 468, 3) and face scores (B,), the logit of
+    the probability of a face."""
     points, scores = [], []
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
@@ -63,7 +64,7 @@ def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, n
 
 
 def landmarks(pixels: np.ndarray, squares: list[Square]) -> tuple[np.ndarray, np.ndarray]:
-    """Points in photo pixels (N, 468, 3), z in photo pixels too, and face scores (N,), one a square."""
+    """Points in photo pixels (N, 468, 3), z in photo pixels too, and face scores (N,) (logits), one a square."""
     matrices = [cropping.square_to_photo(s.center, s.side, SIZE, s.angle) for s in squares]
     images = [cropping.warp(pixels, m, SIZE, border=cv2.BORDER_CONSTANT) for m in matrices]
     images = [i[:, ::-1] if s.mirrored else i for i, s in zip(images, squares)]
@@ -106,7 +107,7 @@ _LOOKS = [(m, t, f) for m, t in ((1.4, -8.0), (1.5, 0.0), (1.6, 8.0)) for f in (
 
 def averaged_landmarks(pixels: np.ndarray, points: Float[np.ndarray, "468 3"]) -> tuple[np.ndarray, np.ndarray, float]:
     """The mean of six looks around known points, (468, 3); their scatter, the standard deviation of one look's position
-    in photo pixels, (468,); and the face score of the plain look."""
+    in photo pixels, (468,); and the face score (logit) of the plain look."""
     squares = []
     for margin, turn, mirrored in _LOOKS:
         square = square_of(points, margin)
@@ -114,6 +115,11 @@ def averaged_landmarks(pixels: np.ndarray, points: Float[np.ndarray, "468 3"]) -
     looks, scores = landmarks(pixels, squares)
     scatter = np.sqrt(looks[..., :2].var(0).sum(-1))
     return looks.mean(0), scatter, float(scores[_LOOKS.index((1.5, 0.0, False))])
+
+
+def probability(logit: float) -> float:
+    """The probability of a face, in [0, 1], from the network's score."""
+    return float(1 / (1 + np.exp(-np.clip(logit, -80.0, 80.0))))
 
 
 @functools.cache

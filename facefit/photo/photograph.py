@@ -39,7 +39,8 @@ def read_photograph(path: str | Path, face: str = "largest", landmarks: str | Pa
             f"{path}: no face was found. Crop the picture around the face, or give its landmarks with --landmarks."
         )
     chosen = detect.choose(pixels, faces, face)
-    points, scatter, score = face_mesh.averaged_landmarks(pixels, chosen.landmarks)
+    points, scatter, logit = face_mesh.averaged_landmarks(pixels, chosen.landmarks)
+    score = face_mesh.probability(logit)
     chosen = FaceFound(points, score, chosen.detector)
     points68 = dlib68.landmarks68(pixels, points)
     return Photograph(
@@ -78,9 +79,10 @@ def _with_user_landmarks(path, pixels: np.ndarray, focal: float | None, file: st
     landmark_files.check_inside(file, points, (pixels.shape[1], pixels.shape[0]))
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     found, scores = detect.refine(pixels, [_square_around(points)], passes=3)
-    dense, scatter, score = face_mesh.averaged_landmarks(pixels, found[0])
+    dense, scatter, logit = face_mesh.averaged_landmarks(pixels, found[0])
+    score = face_mesh.probability(min(logit, float(scores[0])))
     offset = np.linalg.norm(dense[:, :2].mean(0) - points[:, :2].mean(0))
-    seen = min(float(scores[0]), score) >= detect.MIN_SCORE and offset < 0.4 * (high - low).max()
+    seen = score >= detect.MIN_SCORE and offset < 0.4 * (high - low).max()
     photograph = Photograph(
         path=str(path),
         pixels=pixels,
