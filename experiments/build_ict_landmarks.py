@@ -2,8 +2,8 @@
 
     python experiments/build_ict_landmarks.py PATH_TO_ICT [-o facefit/model/ict_landmarks468.npz]
 
-The model itself is not shipped: the table holds triangle numbers and weights only. Needs the open model, whose albedo
-prior makes the renderings look like faces. A minute on two cores.
+The model itself is not shipped: the table holds triangle numbers and weights only. Needs the open model,
+whose albedo prior makes the renderings look like faces. A minute on two cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from facefit.model.npz import write_arrays
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="folder or compact .npz of ICT-FaceKit")
     parser.add_argument("-o", "--out", type=Path, default=DENSE)
     parser.add_argument("--subjects", type=int, default=24, help="random faces shown to the network")

@@ -1,4 +1,4 @@
-"""How far a result is from the truth: landmarks in pictures, and surfaces in the manner of the NoW benchmark."""
+"""How far a result is from the truth: landmarks in pictures, and surfaces as the NoW benchmark has it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def nme_box(
 
 
 class SurfaceError(NamedTuple):
-    """Distances of the scan's points to the aligned prediction, millimetres, and how the prediction was moved."""
+    """Distances of the scan's points to the aligned prediction, mm, and how the prediction was moved."""
 
     median: float
     mean: float
@@ -72,9 +72,9 @@ def surface_error(
 ) -> SurfaceError:
     """Aligns a predicted mesh to a scan as NoW does and measures every scan point's distance to it.
 
-    Start: similarity of the seven landmarks. Then Gauss-Newton on the robust (Geman-McClure, 5 mm) distances of the
-    scan's points to the predicted surface. NoW itself uses a dogleg on plain squares; both end in the same minimum
-    where the face is covered. Crop the scan first (`now_crop`).
+    Start: similarity of the seven landmarks. Then Gauss-Newton on the robust (Geman-McClure, 5 mm) distances
+    of the scan's points to the predicted surface. NoW itself uses a dogleg on plain squares; both end in the
+    same minimum where the face is covered. Crop the scan first (`now_crop`).
 
     Args:
         scale: False is NoW's metrical variant: only rotation and translation.

@@ -1,4 +1,4 @@
-"""Mesh and landmark files hold what was given: read back by trimesh, by hand, and by the Khronos validator."""
+"""Mesh and landmark files hold what was given, read by trimesh, by hand, and by the Khronos validator."""
 
 import json
 import shutil
@@ -39,7 +39,15 @@ def glb(model, texture, tmp_path):
     path = tmp_path / "mesh.glb"
     mean, faces = np.asarray(model.mean), np.asarray(model.faces)
     write_glb(
-        path, mean, faces, model.uv, model.uv_faces, texture, vertex_normals(mean, faces), model.expression_basis, NAMES
+        path,
+        mean,
+        faces,
+        model.uv,
+        model.uv_faces,
+        texture,
+        vertex_normals(mean, faces),
+        model.expression_basis,
+        NAMES,
     )
     return path
 
@@ -62,7 +70,9 @@ def accessor(path, index):
         return document, read(entry["bufferView"], entry["componentType"], entry["count"], width)
     values = np.zeros((entry["count"], width), np.float32)
     if sparse := entry.get("sparse"):
-        rows = read(sparse["indices"]["bufferView"], sparse["indices"]["componentType"], sparse["count"], 1)[:, 0]
+        rows = read(sparse["indices"]["bufferView"], sparse["indices"]["componentType"], sparse["count"], 1)[
+            :, 0
+        ]
         values[rows] = read(sparse["values"]["bufferView"], entry["componentType"], sparse["count"], width)
     return document, values
 
@@ -129,7 +139,9 @@ def test_glb_has_no_error_for_the_khronos_validator(glb):
         pytest.skip("node is not installed")
     probe = subprocess.run([node, "-e", "require('gltf-validator')"], capture_output=True, check=False)
     if probe.returncode:
-        pytest.skip("the npm package gltf-validator is not found (npm i gltf-validator; NODE_PATH=.../node_modules)")
+        pytest.skip(
+            "the npm package gltf-validator is not found (npm i gltf-validator; NODE_PATH=.../node_modules)"
+        )
     done = subprocess.run([node, "-e", VALIDATE, str(glb)], capture_output=True, text=True, check=True)
     issues = json.loads(done.stdout)["issues"]
     assert issues["numErrors"] == 0 and issues["numWarnings"] == 0, issues["messages"]
@@ -139,7 +151,15 @@ def test_a_target_without_motion_is_allowed(model, texture, tmp_path):
     mean, faces = np.asarray(model.mean), np.asarray(model.faces)
     still = np.zeros((1, *mean.shape))
     write_glb(
-        tmp_path / "a.glb", mean, faces, model.uv, model.uv_faces, texture, vertex_normals(mean, faces), still, ["still"]
+        tmp_path / "a.glb",
+        mean,
+        faces,
+        model.uv,
+        model.uv_faces,
+        texture,
+        vertex_normals(mean, faces),
+        still,
+        ["still"],
     )
     document, _ = accessor(tmp_path / "a.glb", 0)
     _, values = accessor(tmp_path / "a.glb", document["meshes"][0]["primitives"][0]["targets"][0]["POSITION"])

@@ -39,7 +39,7 @@ def truth(model):
 
 
 def photograph(model, albedo, yaw, background=(0.1, 0.3, 0.1)):
-    """A rendering of the model under LIGHT, turned by `yaw`, made by interpolating colours over the visible surface."""
+    """A rendering of the model under LIGHT, turned by `yaw`, made by interpolating colours over it."""
     faces = np.asarray(model.faces)
     rotation, translation = np.float32([0, yaw, 0]), np.float32([0, 0, 600])
     vertices = np.asarray(to_camera(np.asarray(model.mean), rotation, translation))
@@ -65,7 +65,8 @@ def test_a_rendering_bakes_back_to_its_albedo(model, truth):
     expected = atlas.interpolate(truth.astype(np.float32), faces)
     front = atlas.interpolate(np.asarray(model.mean)[:, 2:], faces)[..., 0] > 45
     error = np.abs(np.log(texture[front]) - np.log(expected[front]))
-    # Eight-bit pictures at albedo 0.15 are good to 1%; bilinear reading twice blurs waves of 75 mm by another percent.
+    # Eight-bit pictures at albedo 0.15 are good to 1%; bilinear reading twice blurs waves of 75 mm by another
+    # percent.
     assert np.median(error) < 0.015
     assert np.quantile(error, 0.95) < 0.06
     # The prior was off by far more than that: the answer came from the photographs.

@@ -12,7 +12,9 @@ from facefit.model.registration import similarity, thin_plate
 def test_landmark_metrics_of_a_known_offset():
     truth = np.random.default_rng(0).uniform(0, 100, (68, 2))
     assert landmark_rmse(truth + [3, 4], truth) == pytest.approx(5)
-    assert nme_box(truth + [3, 4], truth, (10, 20, 60, 220)) == pytest.approx(5)  # 5 px of sqrt(50 * 200) = 100 px
+    assert nme_box(truth + [3, 4], truth, (10, 20, 60, 220)) == pytest.approx(
+        5
+    )  # 5 px of sqrt(50 * 200) = 100 px
     with pytest.raises(ValueError, match="no area"):
         nme_box(truth, truth, (10, 20, 10, 30))
 
@@ -20,7 +22,9 @@ def test_landmark_metrics_of_a_known_offset():
 def test_closest_points_agree_with_a_search_over_every_triangle():
     random = np.random.default_rng(1)
     vertices = random.normal(size=(40, 3)) * [10, 10, 1]
-    faces = np.array([random.choice(40, 3, replace=False) for _ in range(60)])  # large and small triangles mixed
+    faces = np.array(
+        [random.choice(40, 3, replace=False) for _ in range(60)]
+    )  # large and small triangles mixed
     points = random.normal(size=(50, 3)) * 12
     found = closest_points(points, vertices, faces, candidates=3)
     weights = random.dirichlet([0.4, 0.4, 0.4], 4000)
@@ -71,7 +75,9 @@ def test_a_face_moved_and_scaled_has_no_surface_error_but_keeps_its_metrical_one
 
 
 def test_now_crop_is_a_ball_about_the_middle_of_the_face():
-    seven = np.float64([[-45, 0, 0], [-15, 0, 0], [15, 0, 0], [45, 0, 0], [0, -40, 0], [-25, -70, 0], [25, -70, 0]])
+    seven = np.float64(
+        [[-45, 0, 0], [-15, 0, 0], [15, 0, 0], [45, 0, 0], [0, -40, 0], [-25, -70, 0], [25, -70, 0]]
+    )
     radius = 0.7 * (90 + 40)
     centre = np.float64([0, -28, 0])
     points = centre + np.float64([[0, 0, radius - 0.1], [radius + 0.1, 0, 0]])

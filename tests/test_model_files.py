@@ -40,7 +40,11 @@ def test_a_model_reads_back(model, tmp_path, encoding, step):
         assert (np.abs(np.asarray(getattr(read, name)) - values) <= 1.001 * step * largest + 1e-7).all()
     np.testing.assert_array_equal(read.landmarks468.barycentric, model.landmarks468.barycentric)
     np.testing.assert_array_equal(read.regions["skin"], model.regions["skin"])
-    assert (read.name, read.expression_names, read.licence) == (model.name, model.expression_names, model.licence)
+    assert (read.name, read.expression_names, read.licence) == (
+        model.name,
+        model.expression_names,
+        model.licence,
+    )
 
 
 def test_encodings_can_differ_by_basis(model, tmp_path):
@@ -48,7 +52,7 @@ def test_encodings_can_differ_by_basis(model, tmp_path):
     stored = read_arrays(tmp_path / "m.npz")
     kinds = [stored[f"{name}_basis"].dtype for name in ("identity", "expression", "albedo")]
     assert kinds == [np.float16, np.int16, np.int8]
-    assert encode_basis(np.zeros((2, 4, 3)), "int16")[0].any() == False
+    assert not encode_basis(np.zeros((2, 4, 3)), "int16")[0].any()
 
 
 def test_the_same_model_gives_the_same_bytes(model, tmp_path):
@@ -114,7 +118,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     path = tmp_path / "m.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, {"descr": "|i1", "fortran_order": False, "shape": (400 << 20,)})
+        np.lib.format.write_array_header_1_0(
+            head, {"descr": "|i1", "fortran_order": False, "shape": (400 << 20,)}
+        )
         for name in "abc":
             with archive.open(f"{name}.npy", "w") as member:
                 member.write(head.getvalue())

@@ -1,4 +1,4 @@
-"""ICT-FaceKit is read right from both its layouts, in our units and frame, with landmarks where a face has them."""
+"""ICT-FaceKit is read right from both its layouts, in our units and frame, landmarks in their places."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def test_it_keeps_its_vertices_and_draws_no_transparent_shell(model):
 
 
 def test_the_frame_is_ours(model):
-    """x to the subject's left: the left eye's blink moves points at positive x; y up; z out; origin between the ears."""
+    """x to the subject's left: the left eye's blink moves points at positive x; y up; z out; origin: ears."""
     points = positions(model, model.landmarks68)
     blink = np.abs(np.asarray(model.expression_basis[model.expression_names.index("eyeBlinkLeft")])).sum(1)
     assert (np.asarray(model.mean)[blink > 1, 0] > 0).all()
@@ -54,7 +54,9 @@ def test_the_frame_is_ours(model):
     assert points[8, 1] < points[57, 1] < points[30, 1] < points[27, 1]  # chin, lip, nose, bridge
     assert points[30, 2] > 90
     ears = np.asarray(model.mean)[np.asarray(model.regions["ears"]) > 0.5]
-    assert np.abs(ears[:, 0]).min() > 60 and np.abs(ears.mean(0)).max() < 25  # the tragus is in front of the ear
+    assert (
+        np.abs(ears[:, 0]).min() > 60 and np.abs(ears.mean(0)).max() < 25
+    )  # the tragus is in front of the ear
     assert 85 < np.linalg.norm(points[36] - points[45]) < 95  # between the outer eye corners, mm
 
 
@@ -104,8 +106,18 @@ def test_every_triangle_has_area_in_one_atlas(model):
 
 def test_dense_landmarks_agree_with_the_sparse_ones(model):
     dense, sparse = positions(model, model.landmarks468), positions(model, model.landmarks68)
-    # Eye corners, nose tip, mouth corners, lips, chin: the two sets name the same places, found in different ways.
-    pairs = ((36, 33, 4), (39, 133, 4), (45, 263, 4), (30, 4, 6), (48, 61, 5), (54, 291, 5), (51, 0, 4), (57, 17, 5))
+    # Eye corners, nose tip, mouth corners, lips, chin: the two sets name the same places, found in different
+    # ways.
+    pairs = (
+        (36, 33, 4),
+        (39, 133, 4),
+        (45, 263, 4),
+        (30, 4, 6),
+        (48, 61, 5),
+        (54, 291, 5),
+        (51, 0, 4),
+        (57, 17, 5),
+    )
     for ibug, mesh, tolerance in (*pairs, (8, 152, 12)):
         assert np.linalg.norm(sparse[ibug] - dense[mesh]) < tolerance, (ibug, mesh)
     sigma = np.asarray(model.landmark_sigma468)
@@ -140,7 +152,9 @@ def test_albedo_comes_from_the_open_model(model):
     reference = find_model("open")
     full = complete(model, reference, ("albedo",))
     assert full.albedo_basis.shape[0] == reference.albedo_basis.shape[0]
-    lips, cheek = (np.asarray(full.albedo_mean)[list(ids)].mean(0) for ids in (LANDMARKS[48:60], LANDMARKS[2:4]))
+    lips, cheek = (
+        np.asarray(full.albedo_mean)[list(ids)].mean(0) for ids in (LANDMARKS[48:60], LANDMARKS[2:4])
+    )
     assert lips[0] / lips[1] > cheek[0] / cheek[1]  # lips are redder
     ears = np.asarray(full.albedo_mean)[np.asarray(model.regions["ears"]) > 0.9]
     assert np.quantile(ears[:, 0], 0.05) > 0.2  # skin, not hair
@@ -148,5 +162,7 @@ def test_albedo_comes_from_the_open_model(model):
     assert teeth.min() > 0.3  # no gums
     # The transferred dense points, a first guess, lie near those that the network sees.
     guess = complete(model, reference, ("landmarks468",))
-    distance = np.linalg.norm(positions(guess, guess.landmarks468) - positions(model, model.landmarks468), axis=1)
+    distance = np.linalg.norm(
+        positions(guess, guess.landmarks468) - positions(model, model.landmarks468), axis=1
+    )
     assert np.median(distance) < 4

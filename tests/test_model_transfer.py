@@ -13,7 +13,7 @@ from facefit.model.transfer import complete, positions, vertex_map, warp_onto
 
 @pytest.fixture(scope="module")
 def pair():
-    """The tiny head, and a finer one of another identity, turned, moved and enlarged, with its 68 points known."""
+    """The tiny head, and a finer one of another identity, turned, moved, enlarged; 68 points known."""
     source = tiny_model(subdivisions=3)
     fine = trimesh.Trimesh(np.asarray(source.mean), np.asarray(source.faces), process=False).subdivide()
     faces = np.asarray(fine.faces, np.int32)
@@ -67,9 +67,13 @@ def test_the_warp_ends_on_the_target(pair):
 
 def test_fields_arrive_and_the_rest_stays(pair):
     source, target, carry = pair
-    source = source.replace(regions={**source.regions, "lips": (np.asarray(source.mean)[:, 1] > 0).astype(np.float32)})
+    source = source.replace(
+        regions={**source.regions, "lips": (np.asarray(source.mean)[:, 1] > 0).astype(np.float32)}
+    )
     full = complete(target, source, ("landmarks468", "albedo", "regions"))
-    dense = np.linalg.norm(positions(full, full.landmarks468) - carry(positions(source, source.landmarks468)), axis=1)
+    dense = np.linalg.norm(
+        positions(full, full.landmarks468) - carry(positions(source, source.landmarks468)), axis=1
+    )
     assert np.median(dense) < 2.5
     assert full.albedo_basis.shape == (2, len(target.mean), 3)
     assert np.asarray(full.albedo_mean).std() > 0.01

@@ -1,4 +1,4 @@
-"""Arranges the texture atlas of a head: the body's share of MakeHuman's atlas left out, the face magnified and upright."""
+"""Arranges the texture atlas of a head: without the body's share, the face magnified and upright."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def arrange(
 ) -> Float[np.ndarray, "T 2"]:
     """New texture coordinates for the same triangles; parts stay in one piece, nothing folds or overlaps.
 
-    The part that holds the face is turned by quarter turns until the face is upright, and stretched along each axis by
-    a smooth monotone function that gives the face its share. Eyes and other parts stand side by side in a strip below,
-    sized by their area on the head, eyes twice.
+    The part that holds the face is turned by quarter turns until the face is upright, and stretched along
+    each axis by a smooth monotone function that gives the face its share. Eyes and other parts stand side by
+    side in a strip below, sized by their area on the head, eyes twice.
 
     Args:
         uv: as in OBJ, origin at the lower left.
@@ -82,7 +82,7 @@ def _upright(uv: np.ndarray, uv_faces: np.ndarray, vertices: np.ndarray, faces: 
 
 
 def _magnified(values: np.ndarray, inner: tuple[float, float], share: float) -> np.ndarray:
-    """A smooth increasing map of `values` onto [0, 1] in which the interval `inner` gets about `share` of the length."""
+    """A smooth increasing map of `values` onto [0, 1] in which `inner` gets about `share` of the length."""
     low, high = values.min(), values.max()
     grid = np.linspace(low, high, 2001)
     portion = (inner[1] - inner[0]) / (high - low)

@@ -8,7 +8,9 @@ import numpy as np
 def require_finite(values: np.ndarray, what: str) -> None:
     """Raises ValueError, naming `what`, where a value is not a finite number."""
     if not np.isfinite(values).all():
-        raise ValueError(f"{what}: {int((~np.isfinite(values)).sum())} values are not finite; nothing was written")
+        raise ValueError(
+            f"{what}: {int((~np.isfinite(values)).sum())} values are not finite; nothing was written"
+        )
 
 
 def require_triangles(faces: np.ndarray, count: int, what: str) -> None:

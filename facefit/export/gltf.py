@@ -36,7 +36,9 @@ class _Buffer:
         self.data += data
         return len(self.views) - 1
 
-    def accessor(self, values: np.ndarray, component: int, kind: str, target: int, bounds: bool = False) -> int:
+    def accessor(
+        self, values: np.ndarray, component: int, kind: str, target: int, bounds: bool = False
+    ) -> int:
         values = np.ascontiguousarray(values, _NUMPY[component])
         entry = {"componentType": component, "count": len(values), "type": kind}
         entry["bufferView"] = self.view(values.tobytes(), target)
@@ -48,7 +50,10 @@ class _Buffer:
         if len(moved):
             entry["sparse"] = {
                 "count": len(moved),
-                "indices": {"bufferView": self.view(moved.astype("<u4").tobytes()), "componentType": _UNSIGNED},
+                "indices": {
+                    "bufferView": self.view(moved.astype("<u4").tobytes()),
+                    "componentType": _UNSIGNED,
+                },
                 "values": {"bufferView": self.view(np.ascontiguousarray(offsets[moved], "<f4").tobytes())},
             }
         return self._add(entry, np.where(np.isin(np.arange(len(offsets)), moved)[:, None], offsets, 0))
@@ -60,11 +65,14 @@ class _Buffer:
         return len(self.accessors) - 1
 
 
-def split_seams(faces: Int[np.ndarray, "F 3"], uv_faces: Int[np.ndarray, "F 3"]) -> tuple[np.ndarray, np.ndarray]:
+def split_seams(
+    faces: Int[np.ndarray, "F 3"], uv_faces: Int[np.ndarray, "F 3"]
+) -> tuple[np.ndarray, np.ndarray]:
     """One vertex for every pair (position, texture coordinate) in use, as glTF and graphics hardware want it.
 
     Returns:
-        pairs (P, 2): index of the position and of the texture coordinate; triangles (F, 3) that index the pairs.
+        pairs (P, 2): index of the position and of the texture coordinate; triangles (F, 3) that index the
+        pairs.
     """
     pairs, corners = np.unique(
         np.stack([np.asarray(faces).ravel(), np.asarray(uv_faces).ravel()], 1), axis=0, return_inverse=True
@@ -87,9 +95,10 @@ def write_glb(
 ) -> None:
     """Writes one textured mesh, in metres, with its expressions as morph targets.
 
-    Vertices that no triangle uses are left out and vertices on texture seams are doubled, so the order differs from
-    `vertices`; every vertex carries its original index in the attribute `_VERTEX`. Morph targets move positions
-    (sparse accessors, offsets below a micrometre dropped), not normals: viewers keep the neutral normals.
+    Vertices that no triangle uses are left out and vertices on texture seams are doubled, so the order
+    differs from `vertices`; every vertex carries its original index in the attribute `_VERTEX`. Morph targets
+    move positions (sparse accessors, offsets below a micrometre dropped), not normals: viewers keep the
+    neutral normals.
 
     Args:
         vertices: y up, z out of the face (glTF's own frame), millimetres.
@@ -106,7 +115,9 @@ def write_glb(
     """
     vertices, uv, normals = (np.asarray(a, np.float32) for a in (vertices, uv, normals))
     faces, uv_faces = np.asarray(faces), np.asarray(uv_faces)
-    targets = np.zeros((0, *vertices.shape), np.float32) if targets is None else np.asarray(targets, np.float32)
+    targets = (
+        np.zeros((0, *vertices.shape), np.float32) if targets is None else np.asarray(targets, np.float32)
+    )
     for values, what in ((vertices, "vertices"), (uv, "uv"), (normals, "normals"), (targets, "targets")):
         require_finite(values, what)
     require_triangles(faces, len(vertices), "faces")

@@ -26,10 +26,11 @@ def write_landmarks3d(path: str | os.PathLike, points: Float[np.ndarray, "68 3"]
 
 
 def write_landmarks(path: str | os.PathLike, points: Float[np.ndarray, "68 2"]) -> None:
-    """Writes {"points": 68 x [x, y]} where, as in .pts files and OpenCV, (0, 0) is the centre of the first pixel.
+    """Writes {"points": 68 x [x, y]} where (0, 0) is the centre of the first pixel, as in .pts.
 
     Args:
-        points: pixels of the original photograph in facefit's own convention, first pixel's centre at (0.5, 0.5).
+        points: pixels of the original photograph in facefit's own convention, first pixel's centre at (0.5,
+            0.5).
 
     Raises:
         ValueError: not (68, 2) finite numbers.

@@ -24,8 +24,8 @@ COLLAR = (5.0, 45.0)  # mm below the chin: from here to there photographs are be
 MIRROR = 0.15  # weight of the other side of the face against one seen directly
 FULL = 0.25  # weight at which nothing of the model's albedo is left
 
-# How far, in the logarithm of albedo, a photograph may depart from the model's albedo before it is taken for something
-# else that lies there (clothes, hair). Regions that are not named may look like anything.
+# How far, in the logarithm of albedo, a photograph may depart from the model's albedo before it is taken for
+# something else that lies there (clothes, hair). Regions that are not named may look like anything.
 DEPARTURE = {"neck": 0.6, "ears": 0.8, "skin": 1.2}
 BRIGHT = 2.0  # how many times less it may be brighter than darker
 
@@ -36,7 +36,8 @@ class Texels(NamedTuple):
     Attributes:
         size: side of the texture.
         row, column, face: of every texel, (N,).
-        mixing: takes values of the vertices (V, C) to values of the texels (N, C); sparse, three entries a row.
+        mixing: takes values of the vertices (V, C) to values of the texels (N, C); sparse, three entries a
+            row.
     """
 
     size: int
@@ -64,10 +65,12 @@ class Texels(NamedTuple):
         return result
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
-        """Mean of the values (N,) over a fortieth of the texture's side; texels that show nothing do not count."""
+        """Mean of the values (N,) over a fortieth of the texture's side; empty texels do not count."""
         side = (2 * (self.size // 80) + 1,) * 2
         total = cv2.blur(self.picture(values), side)
-        return (total / np.maximum(cv2.blur(self.picture(np.ones_like(values)), side), 1e-6))[self.row, self.column]
+        return (total / np.maximum(cv2.blur(self.picture(np.ones_like(values)), side), 1e-6))[
+            self.row, self.column
+        ]
 
 
 def bake_texture(
@@ -79,11 +82,12 @@ def bake_texture(
 ) -> UInt8[np.ndarray, "S S 3"]:
     """The albedo of the fitted head as a picture, sRGB, row 0 at v = 1.
 
-    Every photograph is read at every texel it shows (depth test, fading at grazing angles and at occluding edges),
-    the light of its view is divided out, and the views are blended robustly, so that what only one of several shows
-    there (a hand, a highlight) drops out. The mirrored side of the face, each in its own light, stands in faintly
-    where a side is not seen. The rest is the model's albedo, its tone led smoothly over the mesh from the seen skin,
-    so that neither the border of what is seen nor the seams of the atlas show. The mouth's inside is never taken from a
+    Every photograph is read at every texel it shows (depth test, fading at grazing angles and at occluding
+    edges), the light of its view is divided out, and the views are blended robustly, so that what only one of
+    several shows there (a hand, a highlight) drops out. The mirrored side of the face, each in its own light,
+    stands in faintly where a side is not seen. The rest is the model's albedo, its tone led smoothly over the
+    mesh from the seen skin, so that neither the border of what is seen nor the seams of the atlas show. The
+    mouth's inside is never taken from a
     photograph: it lies where teeth, tongue and lips are not told apart.
 
     Args:
@@ -99,7 +103,9 @@ def bake_texture(
     require_finite(albedo, "albedo")
     texels = Texels.of(model, size)
     expected = texels.mixing @ albedo
-    regions = {name: texels.mixing @ np.asarray(model.regions[name]) for name in (*DEPARTURE, "eyes", "inner")}
+    regions = {
+        name: texels.mixing @ np.asarray(model.regions[name]) for name in (*DEPARTURE, "eyes", "inner")
+    }
     seen, confidence = _gather(model, texels, views, expected, regions, relight)
     tone = _tone(model, texels, seen, expected, confidence)
     keep = np.clip(confidence / FULL, 0, 1)
@@ -125,7 +131,9 @@ def _gather(
     if not views:
         return expected.copy(), np.zeros(count, np.float32)
 
-    def read(window: Window, points: np.ndarray, faces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        window: Window, points: np.ndarray, faces: np.ndarray, wanted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         color, weight = np.full((count, 3), 0.003, np.float32), np.zeros(count, np.float32)
         normals = vertex_normals(points.astype(np.float64), faces)
         turned = ((normals * points).sum(1) < 0)[faces].any(axis=1)
@@ -137,7 +145,9 @@ def _gather(
         )
         if relight:
             alike = np.ones(count, np.float32)
-            alike[chosen] = _likeness(color[chosen], expected[chosen], {k: v[chosen] for k, v in regions.items()})
+            alike[chosen] = _likeness(
+                color[chosen], expected[chosen], {k: v[chosen] for k, v in regions.items()}
+            )
             weight *= np.minimum(alike, texels.smooth(alike))
         return color, weight * fade
 
@@ -187,16 +197,22 @@ def _agree(
         return sources
     usual = np.average(np.nan_to_num(tones), axis=0, weights=sway)
     gains = [np.exp(usual - tone) if known else np.ones(3) for tone, known in zip(tones, sway, strict=True)]
-    return [((color * gain).astype(np.float32), weight) for (color, weight), gain in zip(sources, gains, strict=True)]
+    return [
+        ((color * gain).astype(np.float32), weight)
+        for (color, weight), gain in zip(sources, gains, strict=True)
+    ]
 
 
 def _likeness(color: np.ndarray, expected: np.ndarray, regions: dict[str, np.ndarray]) -> np.ndarray:
     """Near one where a colour may well be the subject's skin, near zero where it cannot, (N,)."""
     difference = np.log(np.maximum(color, 0.003)) - np.log(expected)
-    # Skin has darker things on it (beard, moles), but what is much brighter is a highlight, a collar or the background.
+    # Skin has darker things on it (beard, moles), but what is much brighter is a highlight, a collar, the
+    # background.
     squared = np.einsum("nc,nc->n", difference, difference) / 3
     squared *= np.where(difference @ np.ones(3, np.float32) > 0, np.float32(BRIGHT**2), np.float32(1))
-    return np.exp(-0.5 * squared * sum(regions[name] / np.float32(allowed**2) for name, allowed in DEPARTURE.items()))
+    return np.exp(
+        -0.5 * squared * sum(regions[name] / np.float32(allowed**2) for name, allowed in DEPARTURE.items())
+    )
 
 
 def blend(
@@ -206,8 +222,8 @@ def blend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Robust weighted mean over K sources: colour (N, 3) and the weight it rests on (N,).
 
-    Where several sources agree, one that differs loses its say (Geman-McClure about the weighted mean, three rounds,
-    scale 0.4 in the logarithm of albedo). `smooth` keeps neighbours from taking different sides.
+    Where several sources agree, one that differs loses its say (Geman-McClure about the weighted mean, three
+    rounds, scale 0.4 in the logarithm of albedo). `smooth` keeps neighbours from taking different sides.
     """
     colors, weights = np.asarray(colors, np.float32), np.maximum(weights, 0).astype(np.float32)
     if len(colors) == 1:
@@ -228,7 +244,9 @@ def blend(
 
 
 def mirror_points(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """For every vertex the point of the mean face's surface across the plane x = 0: corners (V, 3) and weights (V, 3)."""
+    """For every vertex the point of the mean face's surface across the plane x = 0: corners (V, 3) and
+    weights (V, 3).
+    """
     mean = np.asarray(model.mean, np.float64)
     across = mean * [-1, 1, 1]
     distance, nearest = cKDTree(mean).query(across)
@@ -244,8 +262,8 @@ def _tone(
 ) -> np.ndarray:
     """Seen albedo over the model's, as a field that is smooth over the mesh, at every texel, (N, 3).
 
-    The logarithm of the ratio is known at vertices near seen texels and led on by Laplace's equation; far from
-    everything seen it tends to the median ratio of the skin.
+    The logarithm of the ratio is known at vertices near seen texels and led on by Laplace's equation; far
+    from everything seen it tends to the median ratio of the skin.
     """
     faces = np.asarray(model.faces)
     count = len(model.mean)
@@ -290,7 +308,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _pad(texture: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Continues the colours over the gaps between the parts of the atlas, where filtering would else reach black."""
+    """Continues the colours over the gaps between the parts of the atlas, or filtering would reach black."""
     if covered.all() or not covered.any():
         return texture
     _, label = cv2.distanceTransformWithLabels(

@@ -1,4 +1,4 @@
-"""One photograph with the posed mesh in front of its camera, and what can be drawn from that without a new compilation."""
+"""One photograph with the posed mesh before its camera, and what is drawn from it without compiling anew."""
 
 from __future__ import annotations
 
@@ -87,9 +87,12 @@ def _rasterize_camera(vertices, faces, matrix, size):
 
 
 def draw(
-    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], matrix: Float[np.ndarray, "3 3"], size: tuple[int, int]
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    matrix: Float[np.ndarray, "3 3"],
+    size: tuple[int, int],
 ) -> Surface:
-    """The visible surface of a mesh in the camera frame. Compiled once for each `size` and mesh, not for each photo."""
+    """The visible surface of a mesh in the camera frame. Compiled once for each `size` and mesh."""
     shown = _rasterize_camera(np.asarray(vertices, np.float32), faces, np.asarray(matrix, np.float32), size)
     return Surface(*(np.asarray(part) for part in shown))
 
@@ -99,7 +102,9 @@ def _irradiance(normals, lighting):
     return irradiance(normals, lighting)
 
 
-def light_on(normals: Float[np.ndarray, "V 3"], lighting: Float[np.ndarray, "9 3"]) -> Float[np.ndarray, "V 3"]:
+def light_on(
+    normals: Float[np.ndarray, "V 3"], lighting: Float[np.ndarray, "9 3"]
+) -> Float[np.ndarray, "V 3"]:
     """Light that a white surface would reflect at every vertex, linear RGB."""
     return np.asarray(_irradiance(np.asarray(normals, np.float32), np.asarray(lighting, np.float32)))
 
@@ -107,7 +112,9 @@ def light_on(normals: Float[np.ndarray, "V 3"], lighting: Float[np.ndarray, "9 3
 def draw_atlas(uv: Float[np.ndarray, "T 2"], uv_faces: Int[np.ndarray, "F 3"], size: int) -> Surface:
     """The surface that every texel of a square texture shows; row 0 is v = 1, as pictures are stored."""
     uv = np.asarray(uv, np.float32)
-    flat = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], np.zeros(len(uv)), np.ones(len(uv))], 1).astype(np.float32)
+    flat = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], np.zeros(len(uv)), np.ones(len(uv))], 1).astype(
+        np.float32
+    )
     return Surface(*(np.asarray(part) for part in _rasterize(flat, uv_faces, (size, size))))
 
 
@@ -119,7 +126,7 @@ def project(points: Float[np.ndarray, "... 3"], matrix: Float[np.ndarray, "3 3"]
 
 
 class SquareCrop(NamedTuple):
-    """A square window of a photograph: its upper left corner and side in pixels, and the side it is drawn with."""
+    """A square window of a photograph: upper left corner and side, pixels, and the side it is drawn with."""
 
     corner: np.ndarray
     side: float
@@ -153,7 +160,9 @@ class SquareCrop(NamedTuple):
         else:
             stretch = np.ones(2)
         step = stretch / scale
-        warp = np.array([[step[0], 0, corner[0] + 0.5 * step[0] - 0.5], [0, step[1], corner[1] + 0.5 * step[1] - 0.5]])
+        warp = np.array(
+            [[step[0], 0, corner[0] + 0.5 * step[0] - 0.5], [0, step[1], corner[1] + 0.5 * step[1] - 0.5]]
+        )
         return cv2.warpAffine(
             part,
             warp,
@@ -165,7 +174,7 @@ class SquareCrop(NamedTuple):
 
 
 def head_crop(view: PosedView, focus: np.ndarray, size: int, margin: float = 0.15) -> SquareCrop:
-    """The square around the projected vertices `focus` (boolean, (V,)), wider by `margin` of its side all around."""
+    """The square around the projected vertices `focus` (boolean, (V,)), and `margin` of its side around."""
     points = project(view.vertices[focus], view.matrix)
     low, high = points.min(axis=0), points.max(axis=0)
     side = max(float((high - low).max()) * (1 + 2 * margin), 4.0)

@@ -29,11 +29,14 @@ class Window:
         self.depth = np.where(surface.face >= 0, depth, np.float32(1e6))
         around = np.ones((3, 3), np.uint8)
         steps = cv2.dilate(self.depth, around) - cv2.erode(self.depth, around)
-        # A window pixel is 0.5 mm wide; a smooth surface seen at 80 degrees changes by 6 mm over a 3 x 3 block.
+        # A window pixel is 0.5 mm wide; a smooth surface seen at 80 degrees changes by 6 mm over 3 x 3.
         edge = (steps > 10.0).astype(np.uint8)
         distance = cv2.distanceTransform(1 - edge, cv2.DIST_L2, 3) / (BORDER * DEPTH_SIZE)
-        # Eyeballs lie only a millimetre behind the lids, and the opening is small: an edge of their own, a narrow one.
-        eyes = (surface.interpolate(np.asarray(model.regions["eyes"])[:, None], faces)[..., 0] > 0.5).astype(np.uint8)
+        # Eyeballs lie only a millimetre behind the lids, and the opening is small: an edge of their own, a
+        # narrow one.
+        eyes = (surface.interpolate(np.asarray(model.regions["eyes"])[:, None], faces)[..., 0] > 0.5).astype(
+            np.uint8
+        )
         self.eyes = eyes
         rim = cv2.dilate(eyes, around) - cv2.erode(eyes, around)
         distance = np.minimum(distance, cv2.distanceTransform(1 - rim, cv2.DIST_L2, 3) / LID)
@@ -52,9 +55,10 @@ class Window:
     def sample(
         self, points: np.ndarray, normals: np.ndarray, light: np.ndarray, eyes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Albedo (N, 3) and weight (N,) of surface points (N, 3) with their normals (camera frame) in their light.
+        """Albedo (N, 3) and weight (N,) of surface points (N, 3), normals and light, camera frame.
 
-        `eyes` (N,) says which points lie on an eyeball: the lids are nearer to them than the depth test resolves.
+        `eyes` (N,) says which points lie on an eyeball: the lids are nearer to them than the depth test
+        resolves.
         """
         lengths = np.einsum("nc,nc->n", normals, normals) * np.einsum("nc,nc->n", points, points)
         facing = -np.einsum("nc,nc->n", normals, points) / np.sqrt(np.maximum(lengths, 1e-9))

@@ -17,7 +17,9 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """
     path = Path(path)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}.", delete=False) as target:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name[:100]}.", delete=False
+        ) as target:
             try:
                 target.write(data)
                 target.close()
@@ -28,7 +30,9 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
                 raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{path}: cannot be written ({reason}). Choose another folder, or make room.") from error
+        raise InputError(
+            f"{path}: cannot be written ({reason}). Choose another folder, or make room."
+        ) from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -1,4 +1,6 @@
-"""Reader for ICT-FaceKit (Li et al. 2020, "Learning Formation of Physically-Based Face Attributes"; MIT licence)."""
+"""Reader for ICT-FaceKit (Li et al. 2020, "Learning Formation of Physically-Based Face Attributes"; MIT
+licence).
+"""
 
 from __future__ import annotations
 
@@ -25,20 +27,44 @@ SOCKETS = slice(11248, 14062)
 GUMS = slice(14062, 17039)
 TEETH = slice(17039, 21451)
 EYEBALLS = slice(21451, 24591)
-SHELLS = slice(24591, VERTICES)  # lacrimal fluid, eye blend, eye occlusion, eyelashes: transparent in a film renderer
+SHELLS = slice(
+    24591, VERTICES
+)  # lacrimal fluid, eye blend, eye occlusion, eyelashes: transparent in a film renderer
 
-# idx_to_landmark_verts of vertex_indices.json, except the chin points 7-9: the table's lie on the front of the chin, 4 mm
-# above its lower edge, where iBUG's annotators (and dlib, on renderings of this model) put them. The alternative jaw
-# lines that go round lie 8 to 17% of the eye distance too low on the cheek; the table's follow dlib's to 4 to 8%.
+# idx_to_landmark_verts of vertex_indices.json, except the chin points 7-9: the table's lie on the front of
+# the chin, 4 mm above its lower edge, where iBUG's annotators (and dlib, on renderings of this model) put
+# them. The alternative jaw lines that go round lie 8 to 17% of the eye distance too low on the cheek; the
+# table's follow dlib's to 4 to 8%.
 LANDMARKS = (
     *(1225, 1888, 1052, 367, 1719, 1722, 2199, 1445, 969, 3659, 4390, 3927, 3924, 2608, 3272, 4088, 3443),
-    *(268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509, 978, 4527, 4942, 4857, 1140, 2075, 1147, 4269, 3360),
+    *(
+        268,
+        493,
+        1914,
+        2044,
+        1401,
+        3615,
+        4240,
+        4114,
+        2734,
+        2509,
+        978,
+        4527,
+        4942,
+        4857,
+        1140,
+        2075,
+        1147,
+        4269,
+        3360,
+    ),
     *(1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732),
     *(5708, 5695, 2081, 0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841),
     *(5702, 5711, 5533, 6216, 6207, 6470, 5517, 5966),
 )
 
-# The file has one texture tile a material (UDIM), the eyes all on the first. One atlas: lower left corner and side.
+# The file has one texture tile a material (UDIM), the eyes all on the first. One atlas:
+# lower left corner and side of each part.
 TILES = {
     "M_Face": (0.0, 0.3, 0.7),
     "M_BackHead": (0.7, 0.7, 0.3),
@@ -57,15 +83,17 @@ DENSE = Path(__file__).with_name("ict_landmarks468.npz")
 def read_ict(path: str | Path) -> FaceModel:
     """Reads ICT-FaceKit light from its OBJ directory (`FaceXModel`) or from the compact .npz.
 
-    The .npz (fields neutral, ids, ex, names) has no triangles: they come from `generic_neutral_mesh.obj` beside it or
-    in `FaceXModel/` beside it. Of an OBJ directory every `identityNNN.obj` and expression that is there is read.
+    The .npz (fields neutral, ids, ex, names) has no triangles: they come from `generic_neutral_mesh.obj`
+    beside it or in `FaceXModel/` beside it. Of an OBJ directory every `identityNNN.obj` and expression that
+    is there is read.
 
-    All 26,719 vertices keep their place; `faces` holds only what is drawn: the transparent shells of the eyes have no
-    triangles and form the region "hidden"; the teeth, part of "inner", are the region "teeth" as well. Expressions have ARKit's names (`_L` becomes `Left`); browInnerUp and
-    cheekPuff, single in ARKit, stay separate for the two sides.
+    All 26,719 vertices keep their place; `faces` holds only what is drawn: the transparent shells of the eyes
+    have no triangles and form the region "hidden"; the teeth, part of "inner", are the region "teeth" as
+    well. Expressions have ARKit's names (`_L` becomes `Left`); browInnerUp and cheekPuff, single in ARKit,
+    stay separate for the two sides.
 
-    The model has no albedo: it gets a plain skin with two tone components. `facefit.model.transfer.complete` takes a
-    better prior over from another model. The dense landmarks come from a table of our own.
+    The model has no albedo: it gets a plain skin with two tone components. `transfer.complete` takes a better
+    prior over from another model. The dense landmarks come from a table of our own.
 
     Raises:
         InputError: a file is missing, damaged or not of this model; the message names it.
@@ -77,7 +105,9 @@ def read_ict(path: str | Path) -> FaceModel:
             return read_ict(compact[0])
         folder = path if (path / "generic_neutral_mesh.obj").is_file() else path / "FaceXModel"
         if not (folder / "generic_neutral_mesh.obj").is_file():
-            raise InputError(f"{path}: no generic_neutral_mesh.obj here. Give the FaceXModel folder of ICT-FaceKit.")
+            raise InputError(
+                f"{path}: no generic_neutral_mesh.obj here. Give the FaceXModel folder of ICT-FaceKit."
+            )
         template = _read_template(folder / "generic_neutral_mesh.obj")
         neutral = template["vertices"]
         modes = sorted(p for p in folder.glob("identity*.obj") if re.fullmatch(r"identity\d{3}", p.stem))
@@ -85,9 +115,13 @@ def read_ict(path: str | Path) -> FaceModel:
             p for p in folder.glob("*.obj") if p not in modes and p.stem != "generic_neutral_mesh"
         )
         if not modes:
-            raise InputError(f"{folder}: no identity000.obj ... identity099.obj. Fetch the whole FaceXModel folder.")
+            raise InputError(
+                f"{folder}: no identity000.obj ... identity099.obj. Fetch the whole FaceXModel folder."
+            )
         identity = np.stack([_read_vertices(p) - neutral for p in modes])
-        expression = np.stack([_read_vertices(p) - neutral for p in shapes]) if shapes else np.zeros((0, VERTICES, 3))
+        expression = (
+            np.stack([_read_vertices(p) - neutral for p in shapes]) if shapes else np.zeros((0, VERTICES, 3))
+        )
         names = [p.stem for p in shapes]
     else:
         arrays = read_arrays(path)
@@ -127,22 +161,37 @@ def arkit_name(name: str) -> str:
 
 
 def _find_template(path: Path) -> Path:
-    for candidate in (path.parent / "generic_neutral_mesh.obj", path.parent / "FaceXModel/generic_neutral_mesh.obj"):
+    for candidate in (
+        path.parent / "generic_neutral_mesh.obj",
+        path.parent / "FaceXModel/generic_neutral_mesh.obj",
+    ):
         if candidate.is_file():
             return candidate
     raise InputError(
-        f"{path}: has no triangles. Put generic_neutral_mesh.obj of ICT-FaceKit beside it (or in FaceXModel/ beside it)."
+        f"{path}: has no triangles. "
+        "Put generic_neutral_mesh.obj of ICT-FaceKit beside it, or in a folder FaceXModel."
     )
 
 
 def _check_compact(arrays: dict[str, np.ndarray], path: Path):
-    for field, dimensions in (("neutral", (VERTICES, 3)), ("ids", (None, VERTICES, 3)), ("ex", (None, VERTICES, 3))):
+    for field, dimensions in (
+        ("neutral", (VERTICES, 3)),
+        ("ids", (None, VERTICES, 3)),
+        ("ex", (None, VERTICES, 3)),
+    ):
         if field not in arrays:
-            raise InputError(f"{path}: the field {field} is missing. This is not the compact ICT-FaceKit file.")
+            raise InputError(
+                f"{path}: the field {field} is missing. This is not the compact ICT-FaceKit file."
+            )
         values = arrays[field]
-        matches = values.ndim == len(dimensions) and all(d in (None, n) for d, n in zip(dimensions, values.shape, strict=True))
+        matches = values.ndim == len(dimensions) and all(
+            d in (None, n) for d, n in zip(dimensions, values.shape, strict=True)
+        )
         if values.dtype.kind != "f" or not matches:
-            raise InputError(f"{path}: {field} must be numbers of dimensions {dimensions}, not {values.dtype} {values.shape}.")
+            raise InputError(
+                f"{path}: {field} must be numbers of dimensions {dimensions}, "
+                f"not {values.dtype} {values.shape}."
+            )
         if not np.isfinite(values).all():
             raise InputError(f"{path}: {field} holds numbers that are not finite.")
     names = arrays.get("names")
@@ -188,18 +237,26 @@ def _read_template(path: Path) -> dict:
         elif line.startswith("f "):
             count += 1
             try:
-                corners = [tuple(int(number) - 1 for number in corner.split("/")[:2]) for corner in line.split()[1:]]
+                corners = [
+                    tuple(int(number) - 1 for number in corner.split("/")[:2]) for corner in line.split()[1:]
+                ]
                 vertex, texture = zip(*corners, strict=True)
             except ValueError as error:
-                raise InputError(f"{path}: cannot read the face {line!r} ({error}). Fetch the file again.") from error
+                raise InputError(
+                    f"{path}: cannot read the face {line!r} ({error}). Fetch the file again."
+                ) from error
             if min(corners)[0] < 0 or max(vertex) >= VERTICES or min(texture) < 0 or max(texture) >= len(uv):
-                raise InputError(f"{path}: the face {line!r} points outside the vertices. Fetch the file again.")
+                raise InputError(
+                    f"{path}: the face {line!r} points outside the vertices. Fetch the file again."
+                )
             for k in range(1, len(corners) - 1):
                 polygons.setdefault(material, []).append(
                     ((vertex[0], vertex[k], vertex[k + 1]), (texture[0], texture[k], texture[k + 1]))
                 )
     if count != FACES or not set(TILES) <= set(polygons):
-        raise InputError(f"{path}: {count} polygons; the mesh of ICT-FaceKit light has {FACES} in 12 materials.")
+        raise InputError(
+            f"{path}: {count} polygons; the mesh of ICT-FaceKit light has {FACES} in 12 materials."
+        )
     triangles = [np.array(polygons[name], np.int32) for name in TILES]
     atlas = np.zeros_like(uv)
     for name, drawn in zip(TILES, triangles, strict=True):
@@ -237,7 +294,7 @@ def _build(template, neutral, identity, expression, names, where: str) -> FaceMo
         name="ict",
         expression_names=tuple(arkit_name(name) for name in names),
         expression_is_blendshape=True,
-        licence="MIT (ICT-FaceKit light, University of Southern California Institute for Creative Technologies)",
+        licence="MIT (ICT-FaceKit light, USC Institute for Creative Technologies)",
     )
     validate(model, where)
     return as_jax(model)
@@ -256,7 +313,7 @@ def _distance_to_line(points: np.ndarray, line: np.ndarray) -> np.ndarray:
 
 
 def ict_regions(mean: np.ndarray) -> dict[str, np.ndarray]:
-    """Regions of the mean head (V, 3), mm: from the documented vertex ranges, the landmarks and plain geometry."""
+    """Regions of the mean head (V, 3), mm: from the documented vertex ranges, landmarks and geometry."""
     import cv2
 
     index = np.arange(VERTICES)
@@ -267,12 +324,23 @@ def ict_regions(mean: np.ndarray) -> dict[str, np.ndarray]:
     face, points = part(FACE), mean[list(LANDMARKS)]
     x, y, z = mean.T
     outline = (points[48:60, :2] * 64).astype(np.int32)
-    inside = np.array([cv2.pointPolygonTest(outline, (px * 64.0, py * 64.0), True) / 64 for px, py in mean[:, :2]])
-    lips = face * _smooth_step(inside, -1.0, 1.0) * _smooth_step(z, points[48:60, 2].min() - 12, points[48:60, 2].min() - 8)
+    inside = np.array(
+        [cv2.pointPolygonTest(outline, (px * 64.0, py * 64.0), True) / 64 for px, py in mean[:, :2]]
+    )
+    lips = (
+        face
+        * _smooth_step(inside, -1.0, 1.0)
+        * _smooth_step(z, points[48:60, 2].min() - 12, points[48:60, 2].min() - 8)
+    )
     brow = np.minimum(_distance_to_line(mean, points[17:22]), _distance_to_line(mean, points[22:27]))
     brows = part(NARROW_FACE) * _smooth_step(brow, 5.0, 2.5)
     ears = face * (1 - part(NARROW_FACE)) * _smooth_step(np.abs(x), 67, 71)
-    ears *= _smooth_step(z, 5, 1) * _smooth_step(z, -40, -36) * _smooth_step(y, -38, -34) * _smooth_step(y, 28, 24)
+    ears *= (
+        _smooth_step(z, 5, 1)
+        * _smooth_step(z, -40, -36)
+        * _smooth_step(y, -38, -34)
+        * _smooth_step(y, 28, 24)
+    )
     outer = part(FACE, HEAD)
     # The jaw's lower edge rises from the chin to the ear; the hair line from the ear's front to the forehead.
     jaw_edge = np.interp(z, [-20.0, 20.0, 80.0], [-38.0, -72.0, -100.0])
@@ -281,14 +349,26 @@ def ict_regions(mean: np.ndarray) -> dict[str, np.ndarray]:
     scalp = outer * (1 - ears) * (1 - neck) * _smooth_step(y - hair_edge, -6, 6)
     eyes, inner = part(EYEBALLS), part(SOCKETS, GUMS, TEETH)
     skin = outer * (1 - lips) * (1 - brows) * (1 - scalp)
-    named = {"skin": skin, "lips": lips, "eyes": eyes, "brows": brows, "ears": ears, "neck": neck, "scalp": scalp}
-    return {k: v.astype(np.float32) for k, v in (named | {"inner": inner, "teeth": part(TEETH), "hidden": part(SHELLS)}).items()}
+    named = {
+        "skin": skin,
+        "lips": lips,
+        "eyes": eyes,
+        "brows": brows,
+        "ears": ears,
+        "neck": neck,
+        "scalp": scalp,
+    }
+    return {
+        k: v.astype(np.float32)
+        for k, v in (named | {"inner": inner, "teeth": part(TEETH), "hidden": part(SHELLS)}).items()
+    }
 
 
 def plain_albedo(regions: dict[str, np.ndarray], mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A plain skin where no better albedo is known: mean (V, 3) and two tone components (2, V, 3), linear RGB.
+    """A plain skin where no better albedo is known: mean (V, 3), two tones (2, V, 3), linear RGB.
 
-    The components are roughly one standard deviation of melanin (darker, browner) and of haemoglobin (redder).
+    The components are roughly one standard deviation of melanin (darker, browner) and of haemoglobin
+    (redder).
     """
     colors = {
         "lips": (0.36, 0.13, 0.11),
@@ -302,5 +382,7 @@ def plain_albedo(regions: dict[str, np.ndarray], mean: np.ndarray) -> tuple[np.n
     for name, color in colors.items():
         albedo += regions[name][:, None] * (np.float32(color) - albedo)
     skin = (1 - regions["eyes"] - regions["inner"]).clip(0, 1)[:, None]
-    tones = np.stack([skin * albedo * np.float32([-0.35, -0.45, -0.50]), skin * albedo * np.float32([0.06, -0.10, -0.06])])
+    tones = np.stack(
+        [skin * albedo * np.float32([-0.35, -0.45, -0.50]), skin * albedo * np.float32([0.06, -0.10, -0.06])]
+    )
     return albedo, tones.astype(np.float32)

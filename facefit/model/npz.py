@@ -1,4 +1,4 @@
-"""Our own model file: a self-describing .npz with the fields of `FaceModel`, read without pickle and checked in full."""
+"""Our own model file: a self-describing .npz with the fields of `FaceModel`, read without pickle, checked."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ Encoding = Literal["float32", "float16", "int16", "int8"]
 def read_arrays(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
     """Reads every array of an .npz file without trusting it.
 
-    Sizes are taken from the zip directory and from each array's header, and refused when they disagree or when all
-    arrays together exceed `max_bytes`, before any data is unpacked. Object arrays (pickle) are refused.
+    Sizes are taken from the zip directory and from each array's header, and refused when they disagree or
+    when all arrays together exceed `max_bytes`, before any data is unpacked. Object arrays (pickle) are
+    refused.
 
     Raises:
-        InputError: the file is missing, no .npz, too large, damaged, or holds an array of an unsupported type.
+        InputError: the file is missing, no .npz, too large, damaged, or holds an array of an unsupported
+            type.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,17 +44,21 @@ def read_arrays(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.nd
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS:
-                raise InputError(f"{path}: {len(members)} arrays in one file; a model has at most {MAX_MEMBERS}.")
+                raise InputError(
+                    f"{path}: {len(members)} arrays in one file; a model has at most {MAX_MEMBERS}."
+                )
             total = sum(member.file_size for member in members)
             if total > max_bytes:
                 raise InputError(
                     f"{path}: the arrays would unpack to {total / 2**20:.0f} MiB, more than the limit of "
-                    f"{max_bytes / 2**20:.0f} MiB. This does not look like a face model; check where it came from."
+                    f"{max_bytes / 2**20:.0f} MiB. This is no face model; check where it came from."
                 )
             arrays = {}
             for member in members:
                 if not member.filename.endswith(".npy"):
-                    raise InputError(f"{path}: {member.filename!r} is not a NumPy array. A model is a plain .npz file.")
+                    raise InputError(
+                        f"{path}: {member.filename!r} is not a NumPy array. A model is a plain .npz file."
+                    )
                 name = member.filename.removesuffix(".npy")
                 if name in arrays:
                     raise InputError(f"{path}: the array {name!r} is there twice. Write the file again.")
@@ -61,8 +67,17 @@ def read_arrays(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.nd
             return arrays
     except InputError:
         raise
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise InputError(f"{path}: not a readable .npz file ({error}). Fetch or convert the model again.") from error
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise InputError(
+            f"{path}: not a readable .npz file ({error}). Fetch or convert the model again."
+        ) from error
     except Exception as error:  # zlib.error, struct.error and ValueError of damaged streams
         raise InputError(f"{path}: damaged .npz file ({error}). Fetch or convert the model again.") from error
 
@@ -74,12 +89,18 @@ def _read_array(stream, file_size: int, where: str) -> np.ndarray:
     elif version == (2, 0):
         dimensions, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
-        raise InputError(f"{where}: NumPy array format {version} is not supported. Write the file with numpy.savez.")
+        raise InputError(
+            f"{where}: NumPy array format {version} is not supported. Write the file with numpy.savez."
+        )
     if dtype.hasobject or dtype.kind not in "biufU":
-        raise InputError(f"{where}: arrays of type {dtype} are refused (they could run code). Store plain numbers or text.")
+        raise InputError(
+            f"{where}: arrays of type {dtype} are refused (they could run code). Store plain numbers or text."
+        )
     length = math.prod(dimensions) * dtype.itemsize
     if length != file_size - stream.tell():
-        raise InputError(f"{where}: {length} bytes announced, {file_size - stream.tell()} there. The file is damaged.")
+        raise InputError(
+            f"{where}: {length} bytes announced, {file_size - stream.tell()} there. The file is damaged."
+        )
     values = np.frombuffer(stream.read(length), dtype=dtype)
     return values.reshape(dimensions[::-1]).T.copy() if fortran else values.reshape(dimensions)
 
@@ -105,7 +126,8 @@ def write_arrays(arrays: Mapping[str, np.ndarray], path: str | Path, compress: b
 
 
 def encode_basis(basis: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, np.ndarray | None]:
-    """A basis (K, V, 3) in fewer bits: values, and for the integer encodings the scale of each component (K,).
+    """A basis (K, V, 3) in fewer bits: values, and for the integer encodings the scale of each component
+    (K,).
 
     int16 keeps 1/32767 of a component's largest offset, more than float16 does; int8 keeps 1/127.
     """
@@ -127,8 +149,9 @@ def save_model(
     """Writes `model` as .npz.
 
     Args:
-        encoding: of the three bases; one word for all, or a mapping from "identity_basis", "expression_basis",
-            "albedo_basis" to a word (those left out are int16). Integer bases carry `NAME_scale`, one a component.
+        encoding: of the three bases; one word for all, or a mapping from "identity_basis",
+            "expression_basis", "albedo_basis" to a word (those left out are int16). Integer bases carry
+            `NAME_scale`, one a component.
         compress: False makes larger files that load faster.
 
     Raises:
@@ -166,8 +189,8 @@ def load_model(path: str | Path) -> FaceModel:
     """Reads a model that `save_model` wrote.
 
     Raises:
-        InputError: no such file, not one of ours, a newer version, or a field that is missing or wrong; the message
-            names the file and the field.
+        InputError: no such file, not one of ours, a newer version, or a field that is missing or wrong; the
+            message names the file and the field.
     """
     return model_from_arrays(read_arrays(path), str(path))
 
@@ -179,11 +202,19 @@ def model_from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> FaceModel
         InputError: as `load_model`.
     """
     if "format" not in arrays or str(arrays["format"]) != FORMAT:
-        raise InputError(f"{where}: not a facefit model file. Convert it first: facefit models convert {where} -o model.npz")
+        raise InputError(
+            f"{where}: not a facefit model file. "
+            f"Convert it first: facefit models convert {where} -o model.npz"
+        )
     version = _get(arrays, "version", where)
     if version.shape != () or version.dtype.kind not in "iu" or not 1 <= int(version) <= VERSION:
-        raise InputError(f"{where}: version {version} of the model format; this facefit reads up to {VERSION}. Update facefit.")
-    fields = {name: _floats(arrays, name, where) for name in ("mean", "uv", "albedo_mean", "landmark_sigma468")}
+        raise InputError(
+            f"{where}: version {version} of the model format, "
+            f"and this facefit reads up to {VERSION}. Update facefit."
+        )
+    fields = {
+        name: _floats(arrays, name, where) for name in ("mean", "uv", "albedo_mean", "landmark_sigma468")
+    }
     fields |= {name: _integers(arrays, name, where) for name in ("faces", "uv_faces")}
     for name in BASES:
         values = _get(arrays, name, where)
@@ -197,10 +228,13 @@ def model_from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> FaceModel
         fields[name] = values.astype(np.float32, copy=False)
     for name in ("landmarks68", "landmarks468"):
         fields[name] = SurfacePoints(
-            face=_integers(arrays, f"{name}_face", where), barycentric=_floats(arrays, f"{name}_barycentric", where)
+            face=_integers(arrays, f"{name}_face", where),
+            barycentric=_floats(arrays, f"{name}_barycentric", where),
         )
     regions = {
-        key.removeprefix("regions/"): _floats(arrays, key, where) for key in arrays if key.startswith("regions/")
+        key.removeprefix("regions/"): _floats(arrays, key, where)
+        for key in arrays
+        if key.startswith("regions/")
     }
     names = _get(arrays, "expression_names", where)
     if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
@@ -225,7 +259,8 @@ def as_jax(model: FaceModel) -> FaceModel:
     import jax
 
     return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.int32 if np.issubdtype(leaf.dtype, np.integer) else jnp.float32), model
+        lambda leaf: jnp.asarray(leaf, jnp.int32 if np.issubdtype(leaf.dtype, np.integer) else jnp.float32),
+        model,
     )
 
 
@@ -252,7 +287,9 @@ def validate(model: FaceModel, where: str) -> None:
         "landmark_sigma468": (468,),
     }
     if not vertices or not faces:
-        raise InputError(f"{where}: {'faces' if vertices else 'mean'} is empty. A model needs vertices and triangles.")
+        raise InputError(
+            f"{where}: {'faces' if vertices else 'mean'} is empty. A model needs vertices and triangles."
+        )
     for name, dimensions in expected.items():
         _check(np.asarray(getattr(model, name)), dimensions, f"{where}: {name}")
     _check_range(model.faces, vertices, f"{where}: faces")
@@ -275,12 +312,16 @@ def validate(model: FaceModel, where: str) -> None:
         if values.min() < 0 or values.max() > 1:
             raise InputError(f"{where}: regions/{name} must lie between 0 and 1.")
     if len(model.expression_names) != expression:
-        raise InputError(f"{where}: expression_names has {len(model.expression_names)} names for {expression} expressions.")
+        raise InputError(
+            f"{where}: expression_names has {len(model.expression_names)} names for {expression} expressions."
+        )
 
 
 def _get(arrays: Mapping[str, np.ndarray], name: str, where: str) -> np.ndarray:
     if name not in arrays:
-        raise InputError(f"{where}: the field {name} is missing. Convert the model again with this version of facefit.")
+        raise InputError(
+            f"{where}: the field {name} is missing. Convert the model again with this version of facefit."
+        )
     return arrays[name]
 
 

@@ -34,8 +34,8 @@ def closest_points(
         points: (N, 3).
         vertices: (V, 3).
         faces: (F, 3).
-        normals: of the query points, (N, 3); with them only triangles whose own normal has a cosine of more than
-            `min_cosine` with it are accepted, among the 4 * `candidates` nearest of every size.
+        normals: of the query points, (N, 3); with them only triangles whose own normal has a cosine of more
+            than `min_cosine` with it are accepted, among the 4 * `candidates` nearest of every size.
         candidates: triangles tried first; more are tried where they cannot be ruled out.
     """
     points = np.asarray(points, np.float64).reshape(-1, 3)
@@ -54,8 +54,8 @@ def closest_points(
         np.full((len(points), 3), np.nan),
         np.full(len(points), np.inf),
     )
-    # Triangles of like size together, small ones first: how far a triangle reaches from its centre bounds the search,
-    # and a few large triangles would else make it look at thousands of small ones.
+    # Triangles of like size together, small ones first: how far a triangle reaches from its centre bounds the
+    # search, and a few large triangles would else make it look at thousands of small ones.
     size = np.ceil(np.log2(np.maximum(radius, 1e-12) / max(np.median(radius), 1e-12))).clip(0)
     for step in np.unique(size):
         group = np.flatnonzero(size == step)
@@ -88,7 +88,9 @@ def closest_points(
 
 
 def _closest_on_triangles(points: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Barycentric weights and position of the closest point of each triangle (..., 3, 3) (Ericson 2005, 5.1.5)."""
+    """Barycentric weights and position of the closest point of each triangle (..., 3, 3) (Ericson 2005,
+    5.1.5).
+    """
     a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
     ab, ac, ap = b - a, c - a, points - a
     d1, d2 = (ab * ap).sum(-1), (ac * ap).sum(-1)

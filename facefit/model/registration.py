@@ -1,4 +1,4 @@
-"""Bringing one surface onto another, on the host: similarity, thin-plate warp, and a smooth fit to the closest points."""
+"""Bringing one surface onto another: similarity, thin-plate warp, and a smooth fit to the closest points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Similarity(NamedTuple):
 
 
 def similarity(source: np.ndarray, target: np.ndarray, scale: bool = True) -> Similarity:
-    """The similarity (without `scale`: the rigid motion) that takes `source` (N, 3) closest to `target` (N, 3).
+    """The similarity (without `scale`: the rigid motion) that takes `source` (N, 3) closest to `target`.
 
     Least squares, proper rotation (Umeyama 1991).
     """
@@ -37,11 +37,13 @@ def similarity(source: np.ndarray, target: np.ndarray, scale: bool = True) -> Si
     return Similarity(factor, rotation, target_centre - factor * rotation @ source_centre)
 
 
-def thin_plate(source: np.ndarray, target: np.ndarray, query: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
+def thin_plate(
+    source: np.ndarray, target: np.ndarray, query: np.ndarray, smoothing: float = 0.0
+) -> np.ndarray:
     """The smoothest map of space that takes `source` (N, 3) to `target` (N, 3), applied to `query` (Q, 3).
 
-    Biharmonic spline of three dimensions: an affine map plus a sum of |x - source|. `smoothing` (in the unit of the
-    points) lets it miss the targets, more where they contradict each other.
+    Biharmonic spline of three dimensions: an affine map plus a sum of |x - source|. `smoothing` (in the
+    unit of the points) lets it miss the targets, more where they contradict each other.
     """
     source, target, query = (np.asarray(a, np.float64) for a in (source, target, query))
     count = len(source)
@@ -69,8 +71,8 @@ def smooth_fit(
 ) -> np.ndarray:
     """Moves a mesh that already lies near a target onto it, smoothly.
 
-    Every round finds the closest compatible target point (normals within 60 degrees, at most `reach` away) of each
-    vertex and solves for the field of displacements that follows them while its Laplacian stays small.
+    Every round finds the closest compatible target point (normals within 60 degrees, at most `reach` away) of
+    each vertex and solves for the field of displacements that follows them while its Laplacian stays small.
 
     Args:
         vertices, faces: the mesh to move, (V, 3), (F, 3).
@@ -79,7 +81,9 @@ def smooth_fit(
         stiffness: weight of the smoothness in each round.
     """
     moved = np.array(vertices, np.float64)
-    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+    edges = np.unique(
+        np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0
+    )
     rows = np.repeat(np.arange(len(edges)), 2)
     gradient = sparse.csr_matrix(
         (np.tile([1.0, -1.0], len(edges)), (rows, edges.ravel())), shape=(len(edges), len(moved))

@@ -38,23 +38,28 @@ def list_models() -> dict[str, Path]:
 def find_model(name_or_path: str | Path, note: Callable[[str], None] | None = None) -> FaceModel:
     """The model of that name ("open"), or the model in that file or folder.
 
-    A file of ICT-FaceKit, or its folder, is converted on the fly, which takes some seconds each time; `note` is told
-    so. A file is read once per process and kept as long as it does not change.
+    A file of ICT-FaceKit, or its folder, is converted on the fly, which takes some seconds each time; `note`
+    is told so. A file is read once per process and kept as long as it does not change.
 
     Raises:
-        InputError: unknown name, no such file, a format that cannot be read, or a damaged file; the message says what
-            there is and what to do next.
+        InputError: unknown name, no such file, a format that cannot be read, or a damaged file; the message
+            says what there is and what to do next.
     """
     path = EMBEDDED.get(str(name_or_path), Path(name_or_path).expanduser())
     if not path.exists():
-        known = ", ".join(list_models()) or "none (this installation lacks its model file: install facefit again)"
+        known = (
+            ", ".join(list_models()) or "none (this installation lacks its model file: install facefit again)"
+        )
         raise InputError(
             f"{name_or_path}: no such model. Known names: {known}. Or give the path of a converted model: "
             "facefit models convert PATH -o model.npz"
         )
     converted = is_ict(path)
     if converted and note:
-        note(f"{path}: ICT-FaceKit, converted on the fly; `facefit models convert {path} -o ict.npz` does it once for all.")
+        note(
+            f"{path}: ICT-FaceKit, converted on the fly; "
+            f"`facefit models convert {path} -o ict.npz` does it once for all."
+        )
     if path.is_dir():
         return _load(str(path), 0, 0, converted)
     _refuse_foreign(path)
@@ -67,7 +72,10 @@ def _load(path: str, changed: int, size: int, converted: bool) -> FaceModel:
     del changed, size  # part of the cache's key: a file that was written again is read again
     if not converted:
         if Path(path).is_dir():
-            raise InputError(f"{path}: a folder without a model. Give a model file, or the FaceXModel folder of ICT-FaceKit.")
+            raise InputError(
+                f"{path}: a folder without a model. "
+                "Give a model file, or the FaceXModel folder of ICT-FaceKit."
+            )
         return load_model(path)
     model = read_ict(path)
     reference = EMBEDDED["open"]
@@ -81,7 +89,9 @@ def _refuse_foreign(path: Path) -> None:
             "facefit reads its own .npz models and ICT-FaceKit; `--model open` needs no file."
         )
     if path.suffix.lower() != ".npz":
-        raise InputError(f"{path}: not a model file. A model is an .npz file, or the FaceXModel folder of ICT-FaceKit.")
+        raise InputError(
+            f"{path}: not a model file. A model is an .npz file, or the FaceXModel folder of ICT-FaceKit."
+        )
 
 
 def convert(path: str | Path, out: str | Path, note: Callable[[str], None] | None = None) -> FaceModel:
@@ -122,5 +132,7 @@ def model_info(name_or_path: str | Path) -> dict[str, Any]:
         "expressions": list(model.expression_names),
         "albedo_components": len(model.albedo_basis),
         "size_mm": [round(float(extent), 1) for extent in np.ptp(drawn, axis=0)],
-        "regions": {name: int((np.asarray(values) > 0.5).sum()) for name, values in sorted(model.regions.items())},
+        "regions": {
+            name: int((np.asarray(values) > 0.5).sum()) for name, values in sorted(model.regions.items())
+        },
     }

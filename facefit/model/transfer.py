@@ -23,8 +23,9 @@ def positions(model: FaceModel, points: SurfacePoints) -> np.ndarray:
 def warp_onto(source: FaceModel, target: FaceModel) -> np.ndarray:
     """Vertices of `source`'s mean face laid over `target`'s mean face, (V_source, 3), millimetres.
 
-    A similarity and a thin-plate warp driven by the 68 landmarks and the ears' ends, then a smooth fit of the outer skin to the closest
-    compatible surface. Correspondence is semantic at the landmarks and geometric in between.
+    A similarity and a thin-plate warp driven by the 68 landmarks and the ears' ends, then a smooth fit of the
+    outer skin to the closest compatible surface. Correspondence is semantic at the landmarks and geometric in
+    between.
     """
     from_points, to_points = positions(source, source.landmarks68), positions(target, target.landmarks68)
     align = similarity(from_points, to_points)
@@ -41,7 +42,7 @@ def warp_onto(source: FaceModel, target: FaceModel) -> np.ndarray:
 
 
 def ear_points(model: FaceModel) -> np.ndarray | None:
-    """Middle, top, bottom, rear and outermost point of both ears of the mean face, (10, 3) mm; None without ears."""
+    """Middle, top, bottom, rear and outermost point of both ears, (10, 3) mm; None without ears."""
     mean, ears = np.asarray(model.mean, np.float64), np.asarray(model.regions["ears"]) > 0.5
     points = []
     for side in (-1, 1):
@@ -62,7 +63,7 @@ def _outer_faces(model: FaceModel) -> np.ndarray:
 
 
 def vertex_map(source: FaceModel, target: FaceModel, warped: np.ndarray | None = None) -> Closest:
-    """The point of `source`'s surface that belongs to every vertex of `target`; `Closest.face` indexes `source.faces`.
+    """The point of `source`'s surface that belongs to every vertex of `target`; indexes `source.faces`.
 
     Eyes and mouth cavity are matched to the same part; where `source` lacks the part, the triangle is -1.
 
@@ -123,7 +124,9 @@ def complete(
         corners = np.asarray(source.faces)[np.asarray(points.face)]
         weights = np.asarray(points.barycentric)[..., None]
         changes["landmarks468"] = project_points(
-            target, (warped[corners] * weights).sum(1), (vertex_normals(warped, np.asarray(source.faces))[corners] * weights).sum(1)
+            target,
+            (warped[corners] * weights).sum(1),
+            (vertex_normals(warped, np.asarray(source.faces))[corners] * weights).sum(1),
         )
         changes["landmark_sigma468"] = np.asarray(source.landmark_sigma468)
     if fields & {"albedo", "regions"}:
@@ -134,7 +137,9 @@ def complete(
         corners = np.asarray(source.faces)[match.face[known]]
 
         def sample(values):
-            return np.einsum("nk,...nkc->...nc", match.barycentric[known], np.asarray(values)[..., corners, :])
+            return np.einsum(
+                "nk,...nkc->...nc", match.barycentric[known], np.asarray(values)[..., corners, :]
+            )
 
         if "albedo" in fields:
             mean = np.array(target.albedo_mean, np.float32)
