@@ -76,11 +76,11 @@ def test_the_edge_of_a_linear_ramp_is_exact_too(implementation):
 
 def test_moving_a_half_plane_by_a_pixel_changes_a_row_by_a_pixel(implementation):
     for slope in (0.0, 0.4, -0.9):
-        clip, faces = strip(4.2, (12, 9), slope)
+        clip, faces = strip(8.2, (12, 16), slope)
         rate = jax.grad(
             lambda shift, c=clip, f=faces: jnp.sum(
                 flat_picture(
-                    jnp.asarray(c).at[:, 0].add(shift * 2 / 9), f, [1.0, 1.0], (12, 9), implementation
+                    jnp.asarray(c).at[:, 0].add(shift * 2 / 16), f, [1.0, 1.0], (12, 16), implementation
                 )[1]
             )
         )(0.0)
@@ -142,7 +142,7 @@ def test_both_implementations_find_the_same_edges(both_implementations):
     from facefit_kernels.library import call
 
     found = {}
-    cases = [random_case(seed) for seed in range(0, 60)] + [ball_case(800, (48, 56))]
+    cases = [random_case(seed) for seed in range(40)] + [ball_case(800, (48, 56))]
     compiled = jax.jit(reference.crossings)
     for case in cases:
         index = rasterize(*case, implementation="native").face_index[..., 0]

@@ -15,25 +15,27 @@ inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) 
   parallel_for(pool, batch.count(), [&](int64_t b) {
     const int32_t* corner = f.at(b);
     int32_t* out = result->typed_data() + b * edges;
-    int32_t largest = -1;
-    for (int64_t i = 0; i < edges; ++i) largest = std::max(largest, corner[i]);
     // Edges in buckets by their lower vertex (a counting sort); a bucket holds about six.
-    std::vector<int32_t> start((size_t)largest + 3, 0), low(edges), high(edges), order(edges);
+    int64_t buckets = 16;
+    while (buckets < F) buckets *= 2;
+    std::vector<int32_t> start(buckets + 3, 0), low(edges), high(edges), order(edges);
+    auto bucket = [&](int64_t i) { return (int64_t)low[i] & (buckets - 1); };
     for (int64_t i = 0; i < edges; ++i) {
       const int64_t base = i - i % 3;
       const int32_t p = corner[base + (i + 1) % 3], q = corner[base + (i + 2) % 3];
       low[i] = std::min(p, q), high[i] = std::max(p, q);
-      if (low[i] >= 0) ++start[low[i] + 2];
+      ++start[bucket(i) + 2];
     }
-    for (size_t v = 2; v < start.size(); ++v) start[v] += start[v - 1];
-    for (int64_t i = 0; i < edges; ++i)
-      if (low[i] >= 0) order[start[low[i] + 1]++] = (int32_t)i;
-    for (int32_t v = 0; v <= largest; ++v)
+    for (int64_t v = 2; v < buckets + 2; ++v) start[v] += start[v - 1];
+    for (int64_t i = 0; i < edges; ++i) order[start[bucket(i) + 1]++] = (int32_t)i;
+    for (int64_t v = 0; v < buckets; ++v)
       for (int32_t m = start[v]; m < start[v + 1]; ++m) {
+        const int32_t self = order[m];
+        if (low[self] < 0) continue;
         int32_t match = -1, matches = 0;
         for (int32_t n = start[v]; n < start[v + 1]; ++n)
-          if (n != m && high[order[n]] == high[order[m]]) match = order[n], ++matches;
-        if (matches == 1) out[order[m]] = match / 3;
+          if (n != m && high[order[n]] == high[self] && low[order[n]] == low[self]) match = order[n], ++matches;
+        if (matches == 1) out[self] = match / 3;
       }
   });
   return ffi::Error::Success();
