@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+_LAYERS = ("model", "photo", "render", "energy", "fit")  # whose code is compiled; the others only read and write files
 _KEPT_VERSIONS = 3  # of the source, in the folder of remembered programs
 _programs: Path | None = None  # set by `enable`
 
@@ -71,8 +72,8 @@ def writable(path: Path) -> bool:
 def enable() -> Path | None:
     """Lets JAX keep every compiled program on disk. Called by the command line and by `facefit.fit`, never by an import.
 
-    A cache folder that the caller already gave JAX (JAX_COMPILATION_CACHE_DIR) stays. Never fails: without a writable
-    folder everything works, and is compiled again in every process.
+    A cache folder that the caller already gave JAX (JAX_COMPILATION_CACHE_DIR) stays, and nothing is kept besides. Never
+    fails: without a writable folder everything works, and is compiled again in every process.
 
     Returns:
         the folder in use, or None.
@@ -80,14 +81,13 @@ def enable() -> Path | None:
     global _programs
     import jax
 
-    path = compiled_folder()
-    usable = path is not None and writable(path)
-    if usable and jax.default_backend() == "cpu":  # elsewhere compiling is what takes long, and JAX's cache spares that
-        _programs = path / "programs"
     if jax.config.jax_compilation_cache_dir:
         return Path(jax.config.jax_compilation_cache_dir)
-    if not usable:
+    path = compiled_folder()
+    if path is None or not writable(path):
         return None
+    if jax.default_backend() == "cpu":  # elsewhere compiling is what takes long, and JAX's cache spares that
+        _programs = path / "programs"
     jax.config.update("jax_compilation_cache_dir", str(path))
     # JAX keeps only programs that took a second to compile; a fit is made of dozens of smaller ones.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -172,16 +172,19 @@ class _Remembered:
 
 @functools.cache
 def source_version() -> str:
-    """Changes with every file of facefit and its kernels that a compiled program may depend on."""
+    """Changes with every file of facefit and its kernels that a remembered program may depend on."""
     import facefit_kernels
 
+    package = Path(__file__).parent
+    roots = [Path(facefit_kernels.__file__).parent, *(package / part for part in _LAYERS)]
+    files = [*package.glob("*.py"), *(path for root in roots for path in root.rglob("*"))]
     digest = hashlib.sha256()
-    for root in (Path(__file__).parent, Path(facefit_kernels.__file__).parent):
-        for file in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".npz", ".so", ".dylib")):
-            # The embedded model enters programs as an argument, never as a constant.
-            if file.name != "open_face.npz":
-                digest.update(f"{file.relative_to(root)}\0{file.stat().st_size}\0".encode())
-                digest.update(file.read_bytes())
+    for file in sorted(path for path in files if path.suffix in (".py", ".npz", ".so", ".dylib")):
+        # The embedded model enters programs as an argument, never as a constant.
+        if file.name != "open_face.npz":
+            data = file.read_bytes()
+            digest.update(f"{file.name}\0{len(data)}\0".encode())
+            digest.update(data)
     return digest.hexdigest()[:16]
 
 

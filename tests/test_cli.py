@@ -14,7 +14,6 @@ import pytest
 from tiny_fit import tiny_fit
 
 import facefit
-from facefit import cache
 from facefit.cli import main
 from facefit.cli.progress import progress
 from facefit.errors import InputError, PhotoError
@@ -172,34 +171,6 @@ def test_doctor_finds_this_machine_able_to_fit(capsys):
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert all(word in told for word in ("JAX", "kernels", "open", "Face Mesh", "cache"))
-
-
-def test_compilation_cache_follows_the_user_s_wishes(monkeypatch, tmp_path):
-    monkeypatch.setenv("FACEFIT_CACHE", str(tmp_path / "mine"))
-    assert cache.folder() == tmp_path / "mine"
-    assert cache.compiled_folder().is_relative_to(tmp_path / "mine")
-    monkeypatch.setenv("FACEFIT_CACHE", "off")
-    assert cache.folder() is None and cache.compiled_folder() is None
-    monkeypatch.delenv("FACEFIT_CACHE")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.folder() == tmp_path / "xdg" / "facefit"
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    code = "import os; os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)\n"
-    code += f"os.environ['FACEFIT_CACHE'] = {str(tmp_path / 'file' / 'cache')!r}\n"
-    code += "from facefit import cache; print(cache.enable())\nimport jax; print(float(jax.jit(lambda x: x + 1)(1.0)))"
-    assert python(code).split() == ["None", "2.0"]
-
-
-def test_compiled_programs_are_kept_however_small(tmp_path):
-    code = "import os; os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)\n"
-    code += f"os.environ['FACEFIT_CACHE'] = {str(tmp_path)!r}\n"
-    code += "from facefit import cache; import jax; cache.enable(); jax.jit(lambda x: x + 1)(1.0)"
-    python(code)
-    assert any(path.is_file() for path in tmp_path.rglob("jit_*"))
 
 
 def test_python_and_the_command_line_agree(tmp_path, capsys):
