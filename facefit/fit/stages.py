@@ -13,26 +13,17 @@ from facefit.energy.landmarks import LandmarkEvidence, Outline, facing, match_ou
 from facefit.energy.photometric import PixelSample
 from facefit.fit.observation import Observation
 from facefit.fit.settings import Settings
-from facefit.fit.solver import Solution, levenberg_marquardt
+from facefit.fit.solver import Solution, begin, levenberg_marquardt_step
 from facefit.fit.state import Shared, View, camera
-from facefit.fit.surface import JAW68, OVAL468, FittingSurface
-from facefit.fit.terms import PixelBasis, PointBasis, Prepared, flatten, linearize, view_terms
-from facefit.model import FaceModel, vertices
+from facefit.fit.surface import JAW68, OVAL468, FittingSurface, PointBasis, select
+from facefit.fit.terms import PixelBasis, Prepared, flatten, linearize, points_of, view_terms
 from facefit.render.camera import clip_coordinates, directions_to_camera, intrinsics, project, to_camera
 from facefit.render.mesh import vertex_normals
 
 
-def _basis_at(model: FaceModel, vertex: Array) -> PointBasis:
-    return PointBasis(
-        model.mean[vertex], model.identity_basis[:, vertex], model.expression_basis[:, vertex]
-    )
-
-
 def _join(*parts: PointBasis) -> PointBasis:
     return PointBasis(
-        jnp.concatenate([part.mean for part in parts]),
-        jnp.concatenate([part.identity for part in parts], axis=1),
-        jnp.concatenate([part.expression for part in parts], axis=1),
+        jnp.concatenate([part.mean for part in parts]), jnp.concatenate([part.basis for part in parts])
     )
 
 
@@ -43,7 +34,7 @@ def prepare(
     model = fitting.surface
     focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
     matrix = intrinsics(focal, seen.principal)
-    points = vertices(model, shared.identity, view.expression)
+    points = points_of(fitting.points, shared, view)
     normals = directions_to_camera(vertex_normals(points, model.faces), view.pose.rotation)
     placed = to_camera(points, view.pose.rotation, translation)
 
@@ -55,26 +46,22 @@ def prepare(
     )
     oval_match = match(seen.points468[oval, :2], own_facing[oval])
     jaw_match = match(seen.points68[jaw], own_facing[468 + jaw])
-    landmarks = PointBasis(
-        fitting.landmarks.mean, fitting.landmarks.identity_basis, fitting.landmarks.expression_basis
-    )
     evidence, depth_weight = _evidence(fitting, settings, seen, own_facing, oval_match, jaw_match)
     pixels = sample = None
     if photometric:
         sample = _sample(fitting, settings, placed, normals, matrix, seen)
-        corner = sample.corner.ravel()
         pixels = PixelBasis(
-            corners=_basis_at(model, corner),
+            corners=select(fitting.points, sample.corner.ravel()),
             albedo_mean=model.albedo_mean[sample.corner],
-            albedo_basis=model.albedo_basis[:, sample.corner],
+            albedo_basis=fitting.albedo_basis[sample.corner],
             normals=normals[sample.corner],
         )
     return Prepared(
         observation=seen,
         landmarks=_join(
-            landmarks,
-            _basis_at(model, fitting.outline[oval_match.vertex]),
-            _basis_at(model, fitting.outline[jaw_match.vertex]),
+            fitting.landmarks,
+            select(fitting.points, fitting.outline[oval_match.vertex]),
+            select(fitting.points, fitting.outline[jaw_match.vertex]),
         ),
         evidence=evidence,
         depth_weight=depth_weight,
@@ -162,7 +149,25 @@ def _shared_residuals(shared: Shared) -> Float[Array, " Q"]:
     return jnp.concatenate([shared.identity, shared.albedo, 1e-3 * shared.log_focal])
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "photometric", "steps"))
+@functools.partial(jax.jit, static_argnames=("settings", "photometric"))
+def step(
+    fitting: FittingSurface,
+    observations: Observation,
+    solution: Solution,
+    settings: Settings,
+    photometric: bool,
+) -> Solution:
+    """One solver step of a stage. Compiled once per model size, number of views and settings."""
+    return levenberg_marquardt_step(
+        solution,
+        view_residuals=lambda s, v, fixed: flatten(view_terms(fitting, settings, s, v, fixed)),
+        linearize=lambda s, v, fixed: linearize(fitting, settings, s, v, fixed),
+        shared_residuals=_shared_residuals,
+        prepare=lambda s, v, seen: prepare(fitting, settings, photometric, s, v, seen),
+        data=observations,
+    )
+
+
 def run_stage(
     fitting: FittingSurface,
     observations: Observation,
@@ -172,17 +177,12 @@ def run_stage(
     photometric: bool,
     steps: int,
 ) -> Solution:
-    """Runs one stage from the given parameters. Compiled once per model size, number of views and settings."""
-    return levenberg_marquardt(
-        view_residuals=lambda s, v, fixed: flatten(view_terms(fitting, settings, s, v, fixed)),
-        linearize=lambda s, v, fixed: linearize(fitting, settings, s, v, fixed),
-        shared_residuals=_shared_residuals,
-        shared=shared,
-        views=views,
-        prepare=lambda s, v, seen: prepare(fitting, settings, photometric, s, v, seen),
-        data=observations,
-        steps=steps,
-    )
+    """Runs one stage from the given parameters. The loop is on the host: XLA's CPU backend runs the body of a compiled
+    loop on one core."""
+    solution = begin(shared, views)
+    for _ in range(steps):
+        solution = step(fitting, observations, solution, settings, photometric)
+    return solution
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "photometric"))

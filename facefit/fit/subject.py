@@ -16,8 +16,9 @@ from facefit.fit.settings import PRESETS, Settings
 from facefit.fit.stages import energies, run_stage
 from facefit.fit.start import start
 from facefit.fit.state import Shared, View, camera
-from facefit.fit.surface import FittingSurface, fitting_surface
-from facefit.model import FaceModel, vertices
+from facefit.fit.surface import FittingSurface, PointBasis, fitting_surface
+from facefit.fit.terms import points_of
+from facefit.model import FaceModel
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
 
@@ -109,14 +110,12 @@ class _Clock:
 
 
 @jax.jit
-def _project_views(landmarks: FaceModel, observations: Observation, shared: Shared, views: View):
+def _project_views(landmarks: PointBasis, observations: Observation, shared: Shared, views: View):
     """Projected landmarks in crop pixels, and each camera, for every view."""
 
     def one(view, seen):
         focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
-        placed = to_camera(
-            vertices(landmarks, shared.identity, view.expression), view.pose.rotation, translation
-        )
+        placed = to_camera(points_of(landmarks, shared, view), view.pose.rotation, translation)
         return project(placed, intrinsics(focal, seen.principal)), focal, translation
 
     return jax.vmap(one)(views, observations)

@@ -19,12 +19,36 @@ _CANDIDATES = 900
 
 
 @struct.dataclass
+class PointBasis:
+    """n points of the model that move linearly with identity and expression coefficients, in this order, C in all.
+
+    The points come first: those of a pixel's triangle are then gathered as one stretch of memory each.
+    """
+
+    mean: Float[Array, "n 3"]
+    basis: Float[Array, "n 3 C"]
+
+
+def point_basis(model: FaceModel) -> PointBasis:
+    """The vertices of a model as points."""
+    both = jnp.concatenate([model.identity_basis, model.expression_basis])
+    return PointBasis(model.mean, jnp.moveaxis(both, 0, -1))
+
+
+def select(points: PointBasis, index: Int[Array, " n"]) -> PointBasis:
+    """Some of the points."""
+    return PointBasis(points.mean[index], points.basis[index])
+
+
+@struct.dataclass
 class FittingSurface:
     """A model cut down to what a photograph can show.
 
     Attributes:
         surface: the drawn vertices and triangles, without the mouth's inside and hidden shells.
-        landmarks: the model at its 468 and then its 68 landmarks, without triangles.
+        points: how its vertices move, (V points).
+        albedo_basis: of the vertices, components last, (V, 3, A).
+        landmarks: how the 468 and then the 68 landmarks move, (536 points).
         landmark_corner: vertices of `surface` around each landmark, (536, 3), for its normal.
         sigma468: scatter of the dense landmarks, fraction of the outer-eye distance, (468,).
         outline: vertices of `surface` that may form the face's outline, (C,).
@@ -32,7 +56,9 @@ class FittingSurface:
     """
 
     surface: FaceModel
-    landmarks: FaceModel
+    points: PointBasis
+    albedo_basis: Float[Array, "V 3 A"]
+    landmarks: PointBasis
     landmark_corner: Int[Array, "L 3"]
     sigma468: Float[Array, " 468"]
     outline: Int[Array, " C"]
@@ -62,7 +88,9 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
     photometric = photometric * (1.0 - 0.5 * _region(part, "brows"))
     return FittingSurface(
         surface=part,
-        landmarks=at_points(part, points),
+        points=point_basis(part),
+        albedo_basis=jnp.moveaxis(part.albedo_basis, 0, -1),
+        landmarks=point_basis(at_points(part, points)),
         landmark_corner=part.faces[points.face],
         sigma468=part.landmark_sigma468,
         outline=jnp.asarray(outline, jnp.int32),
