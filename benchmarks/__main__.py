@@ -1,7 +1,7 @@
 """Run the benchmarks and print one JSON object: `python -m benchmarks [SUBJECT...] [--smoke] [--json FILE]`.
 
-A subject is a module of this folder with a function `run(smoke: bool) -> dict`. Give a quiet machine: nothing else
-should be running.
+A subject is a module of this folder with a function `run(smoke: bool) -> dict`. Give a quiet machine: nothing
+else should be running.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Settings:
 
 def subjects() -> list[str]:
     """Names of all benchmarks."""
-    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")]
+    names = [
+        module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
+    ]
     return [name for name in names if hasattr(importlib.import_module(f"benchmarks.{name}"), "run")]
 
 
@@ -45,7 +47,10 @@ def main(settings: Settings) -> int:
     """Runs the chosen subjects one after the other; status 2 for an unknown one."""
     known = subjects()
     if unknown := set(settings.subjects) - set(known):
-        print(f"no benchmark called {', '.join(sorted(unknown))}; there are: {', '.join(known)}", file=sys.stderr)
+        print(
+            f"no benchmark called {', '.join(sorted(unknown))}; there are: {', '.join(known)}",
+            file=sys.stderr,
+        )
         return 2
     results: dict = {"machine": machine()}
     for name in settings.subjects or known:

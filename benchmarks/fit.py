@@ -1,6 +1,7 @@
 """The main job's times: first-ever run, later run, fit in a warm process, five photographs, and peak memory.
 
-The photograph is the shipped sample at 1000 pixels; the set of five is that photograph turned, scaled and lit otherwise.
+The photograph is the shipped sample at 1000 pixels; the set of five is that photograph turned, scaled and lit
+otherwise.
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ def run(smoke: bool = False) -> dict:
     """Seconds and MiB.
 
     Returns:
-        first_run_s: `facefit fit` as a process of its own with an empty cache; later_run_s: the same again (median of
-        three); help_s: `facefit --help`; peak_memory_mib: of a later run, five_peak_memory_mib: with five photographs;
-        warm_call_s: `facefit.fit` in a process that has done it before, reading and detection included; warm_fit_s: of
-        it the fit alone; warm_save_s: writing all outputs; five_warm_...: the same for five photographs.
+        first_run_s: `facefit fit` as a process of its own with an empty cache; later_run_s: the same again
+            (median of three).
+        help_s: `facefit --help`.
+        peak_memory_mib: of a later run; five_peak_memory_mib: with five photographs.
+        warm_call_s: `facefit.fit` in a process that has done it before, reading and detection included.
+        warm_fit_s: of it the fit alone; warm_save_s: writing all outputs.
+        five_...: the same for five photographs.
     """
     with tempfile.TemporaryDirectory(prefix="facefit-benchmark-") as folder:
         photos = make_photos(Path(folder))
         results = {} if smoke else _processes(Path(folder), photos)
-        return results | _in_process(Path(folder), photos, repeats=1 if smoke else 5, preset="fast" if smoke else "default")
+        return results | _in_process(
+            Path(folder), photos, repeats=1 if smoke else 5, preset="fast" if smoke else "default"
+        )
 
 
 def make_photos(folder: Path) -> list[Path]:
@@ -40,16 +46,22 @@ def make_photos(folder: Path) -> list[Path]:
     pixels = cv2.imread(str(SAMPLE))
     pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     photos = []
-    for number, (degrees, scale, gain) in enumerate([(0, 1.0, 1.0), (8, 0.9, 0.8), (-8, 1.1, 1.1), (4, 1.2, 0.9), (-4, 0.8, 1.0)]):
+    for number, (degrees, scale, gain) in enumerate(
+        [(0, 1.0, 1.0), (8, 0.9, 0.8), (-8, 1.1, 1.1), (4, 1.2, 0.9), (-4, 0.8, 1.0)]
+    ):
         matrix = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), degrees, scale)
         turned = cv2.warpAffine(pixels, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
         photos.append(folder / f"photo{number}.jpg")
-        cv2.imwrite(str(photos[-1]), np.clip(turned * gain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(
+            str(photos[-1]), np.clip(turned * gain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95]
+        )
     return photos
 
 
 def _processes(folder: Path, photos: list[Path]) -> dict:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")
+    }
     environment["FACEFIT_CACHE"] = str(folder / "cache")
 
     def command(*arguments: str) -> tuple[float, float]:

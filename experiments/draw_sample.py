@@ -1,6 +1,7 @@
-"""Draw the README's picture: the sample photograph, the fitted face over it, and the textured head from three sides.
+"""Draw the README's picture: the sample photograph, the fitted face over it, and the textured head from three
+sides.
 
-    python -m experiments.draw_sample [OUT.jpg]
+python -m experiments.draw_sample [OUT.jpg]
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ WHITE = np.float32([1.0, 1.0, 1.0])
 
 
 def turned_head(
-    vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, uv_faces: np.ndarray, texture: np.ndarray, degrees: float
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray,
+    uv_faces: np.ndarray,
+    texture: np.ndarray,
+    degrees: float,
 ) -> np.ndarray:
     """The textured head turned about its vertical axis, softly lit, on white, (SIDE, SIDE, 3) uint8."""
     angle = math.radians(degrees)
-    turn = np.array([[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]])
+    turn = np.array(
+        [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
+    )
     centre = np.array([0.0, (vertices[:, 1].max() + vertices[:, 1].min()) / 2, 0.0])
     placed = ((vertices - centre) @ turn.T) * [1, -1, -1] + [0, 0, DISTANCE]
     height = np.ptp(vertices[:, 1])

@@ -3,9 +3,9 @@
     python -m experiments.evaluate_kit RUN [--kit ../shared/data/kit] [--model open] [--preset default]
         [--only geometry landmarks synth frll ...] [--mode set|single|both] [--limit N] [--overlays DIR]
 
-RUN/<case>/ and RUN/<case>@<stem>/ get neutral.ply and landmarks3d.json, RUN/<stem>.json the 68 projected points. What is
-there already is not done again (remove it, or give --again). Only the photographs of the kit are opened here: its
-cameras and answers are read by score.py alone, which runs in its own process.
+RUN/<case>/ and RUN/<case>@<stem>/ get neutral.ply and landmarks3d.json, RUN/<stem>.json the 68 projected
+points. What is there already is not done again (remove it, or give --again). Only the photographs of the kit
+are opened here: its cameras and answers are read by score.py alone, which runs in its own process.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ class Settings:
         kit: the evaluation kit.
         model: name or file of the face model.
         preset: of the fit.
-        only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case, a
-            landmark group or a photograph's name. Several are joined by "or"; none is geometry and landmarks.
+        only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case,
+            a landmark group or a photograph's name. Several are joined by "or"; none is geometry and
+            landmarks.
         mode: geometry from all photographs of a case together, from each alone, or both.
-        limit: at most so many geometry cases of each kind and photographs of each landmark group, evenly spread.
+        limit: at most so many geometry cases of each kind and photographs of each landmark group, evenly
+            spread.
         overlays: folder for an overlay of every fitted photograph.
-        detections: folder that remembers what was detected in each photograph; default RUN/detections. Share it
-            between runs while the detectors do not change.
+        detections: folder that remembers what was detected in each photograph; default RUN/detections. Share
+            it between runs while the detectors do not change.
         again: do what is there already again.
         score: print the scores at the end.
     """
@@ -98,7 +100,9 @@ def jobs(settings: Settings) -> Iterator[Job]:
                     name = f"{case.name}@{photo.stem}"
                     yield Job(name, kind, (photo,), settings.run / name)
     for group in _folders(settings.kit / "landmarks"):
-        photos = [photo for photo in sorted(group.glob("*.jpg")) if wanted("landmarks", group.name, photo.stem)]
+        photos = [
+            photo for photo in sorted(group.glob("*.jpg")) if wanted("landmarks", group.name, photo.stem)
+        ]
         for photo in _limited(photos, settings.limit, key=lambda _: ""):
             yield Job(photo.stem, "landmarks", (photo,), settings.run / f"{photo.stem}.json")
 

@@ -1,7 +1,8 @@
-"""The user's cache folder, and in it the compiled programs that make every run after the first one start quickly.
+"""The user's cache folder, and in it the compiled programs that make every run after the first one start
+quickly.
 
-Two layers: JAX's own persistent cache, which spares compiling, and `remembered`, which for the few large functions of a
-fit also spares tracing and lowering them: by then the larger part of a start.
+Two layers: JAX's own persistent cache, which spares compiling, and `remembered`, which for the few large
+functions of a fit also spares tracing and lowering them: by then the larger part of a start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_LAYERS = ("model", "photo", "render", "energy", "fit")  # whose code is compiled; the others only read and write files
+_LAYERS = (
+    "model",
+    "photo",
+    "render",
+    "energy",
+    "fit",
+)  # whose code is compiled; the others only read and write files
 _KEPT_VERSIONS = 3  # of the source, in the folder of remembered programs
 _programs: Path | None = None  # set by `enable`
 
@@ -30,8 +37,8 @@ _OFF = ("off", "0", "none", "no")
 def folder() -> Path | None:
     """Where facefit may keep files between runs; None when the user switched that off.
 
-    FACEFIT_CACHE names the folder, or is "off". Otherwise the platform's convention: XDG_CACHE_HOME or ~/.cache on
-    Linux, ~/Library/Caches on macOS, LOCALAPPDATA on Windows. The folder need not exist.
+    FACEFIT_CACHE names the folder, or is "off". Otherwise the platform's convention: XDG_CACHE_HOME or
+    ~/.cache on Linux, ~/Library/Caches on macOS, LOCALAPPDATA on Windows. The folder need not exist.
     """
     named = os.environ.get("FACEFIT_CACHE", "")
     if named.strip().lower() in _OFF:
@@ -48,8 +55,8 @@ def folder() -> Path | None:
 
 
 def compiled_folder() -> Path | None:
-    """Where compiled programs go: one folder a JAX version and kind of processor, since a home folder may be shared
-    between machines and a program compiled for one processor can be wrong for another."""
+    """Where compiled programs go: one folder a JAX version and kind of processor, since a home folder may be
+    shared between machines and a program compiled for one processor can be wrong for another."""
     base = folder()
     if base is None:
         return None
@@ -60,7 +67,9 @@ def compiled_folder() -> Path | None:
 
 
 def writable(path: Path) -> bool:
-    """Whether files can be made in `path`, tried for real (permission bits say little to root and on network disks)."""
+    """Whether files can be made in `path`, tried for real (permission bits say little to root and on network
+    disks).
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path, prefix=".facefit-"):
@@ -70,10 +79,11 @@ def writable(path: Path) -> bool:
 
 
 def enable() -> Path | None:
-    """Lets JAX keep every compiled program on disk. Called by the command line and by `facefit.fit`, never by an import.
+    """Lets JAX keep every compiled program on disk. Called by the command line and by `facefit.fit`, never by
+    an import.
 
-    A cache folder that the caller already gave JAX (JAX_COMPILATION_CACHE_DIR) stays, and nothing is kept besides. Never
-    fails: without a writable folder everything works, and is compiled again in every process.
+    A cache folder that the caller already gave JAX (JAX_COMPILATION_CACHE_DIR) stays, and nothing is kept
+    besides. Never fails: without a writable folder everything works, and is compiled again in every process.
 
     Returns:
         the folder in use, or None.
@@ -96,14 +106,15 @@ def enable() -> Path | None:
 
 
 def remembered(function: Callable | None = None, *, static_argnames: Sequence[str] = ()) -> Callable:
-    """`jax.jit` for large functions: after `enable`, its programs are kept on disk whole, so that another process with
-    the same source, shapes and static arguments neither traces nor lowers nor compiles.
+    """`jax.jit` for large functions: after `enable`, its programs are kept on disk whole, so that another
+    process with the same source, shapes and static arguments neither traces nor lowers nor compiles.
 
-    Called with tracers, with arrays on another device than the default one, or before `enable`, it is plain `jax.jit`.
-    A stored program is native code of this user's cache folder, trusted as JAX's own cache is.
+    Called with tracers, with arrays on another device than the default one, or before `enable`, it is plain
+    `jax.jit`. A stored program is native code of this user's cache folder, trusted as JAX's own cache is.
 
     Args:
-        function: defined at the top of a module; what it computes depends on its arguments and on the package's files.
+        function: defined at the top of a module; what it computes depends on its arguments and on the
+            package's files.
         static_argnames: as for `jax.jit`; their `repr` must say all there is to them.
 
     Raises:
@@ -163,7 +174,11 @@ class _Remembered:
     def _file(self, tree, kinds, static: dict) -> Path:
         import jax
 
-        config = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_debug_nans)
+        config = (
+            jax.config.jax_enable_x64,
+            jax.config.jax_default_matmul_precision,
+            jax.config.jax_debug_nans,
+        )
         machine = (jax.__version__, os.environ.get("XLA_FLAGS"), os.cpu_count(), len(jax.devices()))
         name = self.function.__qualname__
         parts = repr((self.function.__module__, name, str(tree), kinds, static, config, machine))
@@ -271,13 +286,17 @@ def _without_jax_cache() -> Iterator[None]:
 
 def _prune(programs: Path) -> None:
     """Removes the programs of versions of the source that were not used for longest."""
-    folders = sorted((path for path in programs.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    folders = sorted(
+        (path for path in programs.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime
+    )
     for old in folders[_KEPT_VERSIONS:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _processor() -> str:
-    """What tells processors apart whose machine code differs: the instruction set flags where the system lists them."""
+    """What tells processors apart whose machine code differs: the instruction set flags where the system
+    lists them.
+    """
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):

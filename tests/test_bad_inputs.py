@@ -1,4 +1,6 @@
-"""Bad input: one clear message that names the file and the remedy, no traceback, the right exit status, and the good photographs done."""
+"""Bad input: one clear message that names the file and the remedy, no traceback, the right exit status, and
+the good photographs done.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,14 @@ def huge(path: Path) -> None:
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 def empty(path: Path) -> None:
@@ -134,7 +140,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(tmp_pa
 
 @pytest.mark.slow
 def test_a_photograph_with_an_odd_name_is_fitted_like_any_other(tmp_path):
-    """And, as a process of its own: the command exists, says so on standard output, and prints no traceback."""
+    """And, as a process of its own: the command exists, reports on standard output, prints no traceback."""
     photo, out = tmp_path / "für Anna & 写真 (1).jpg", tmp_path / "mein Ordner"
     shutil.copy(SAMPLE, photo)
     done = subprocess.run(
@@ -165,5 +171,12 @@ def test_one_bad_photograph_among_five_good_ones_spoils_only_itself(tmp_path, ca
     assert str(bad) in the_error(capfd.readouterr().err)
     entries = json.loads((out / "summary.json").read_text())["photos"]
     assert [entry["file"] for entry in entries] == [str(photo) for photo in photos]
-    assert [entry["outcome"].startswith("failed") for entry in entries] == [False, False, True, False, False, False]
+    assert [entry["outcome"].startswith("failed") for entry in entries] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert len(list(out.glob("good*.overlay.png"))) == 5

@@ -1,4 +1,6 @@
-"""What is kept between runs: where, by whose wish, and that a remembered program is the function it came from."""
+"""What is kept between runs: where, by whose wish, and that a remembered program is the function it came
+from.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ def python(code: str, folder) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment |= {"FACEFIT_CACHE": str(folder), "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, env=environment
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -38,7 +45,8 @@ def test_compilation_cache_follows_the_user_s_wishes(monkeypatch, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
-    code = "from facefit import cache; print(cache.enable())\nimport jax; print(float(jax.jit(lambda x: x + 1)(1.0)))"
+    code = "from facefit import cache; print(cache.enable())\n"
+    code += "import jax; print(float(jax.jit(lambda x: x + 1)(1.0)))"
     assert python(code, tmp_path / "file" / "cache").split() == ["None", "2.0"]
 
 
@@ -62,13 +70,16 @@ CALL = """
 from facefit import cache; cache.enable()
 import numpy as np, remembering
 clip = np.asarray([[-1, -1, 0, 1], [1, -1, 0, 1], [0, 1, 0, 1]], np.float32)
-found = remembering.picture(np.diag([2.0, 4.0]).astype(np.float32), clip, np.asarray([[0, 1, 2]], np.int32), 16)
-print(np.asarray(found["solved"]).round(4).tolist(), found["seen"].shape, int((np.asarray(found["seen"]) == 0).sum()))
+matrix, faces = np.diag([2.0, 4.0]).astype(np.float32), np.asarray([[0, 1, 2]], np.int32)
+found = {name: np.asarray(value) for name, value in remembering.picture(matrix, clip, faces, 16).items()}
+print(found["solved"].round(4).tolist(), found["seen"].shape, (found["seen"] == 0).sum())
 """
 
 
 def test_a_second_process_does_not_even_trace_and_finds_the_same(tmp_path):
-    """With a linear solve and a kernel of ours in it: a program that was only loaded needs both registered first."""
+    """With a linear solve and a kernel of ours in it: a program that was only loaded needs both registered
+    first.
+    """
     (tmp_path / "remembering.py").write_text(MODULE)
     first, second = (python(CALL, tmp_path).splitlines() for _ in range(2))
     assert first[0] == "traced" and len(second) == 1

@@ -1,4 +1,6 @@
-"""The command line and the package's front door: cheap to start, clear in its words, right in its exit statuses."""
+"""The command line and the package's front door: cheap to start, clear in its words, right in its exit
+statuses.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SAMPLE = Path(__file__).resolve().parents[1] / "facefit" / "data" / "astronaut.j
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -32,7 +36,8 @@ def test_importing_the_package_and_asking_for_help_loads_nothing_heavy():
     """Counted in modules and not in seconds, so that a busy machine cannot make it fail."""
     heavy = "[name for name in ('jax', 'flax', 'cv2', 'dlib', 'trimesh', 'scipy') if name in sys.modules]"
     assert python(f"import sys, facefit; print({heavy})").strip() == "[]"
-    code = "import sys, facefit.cli\ntry: facefit.cli.main(['fit', '--help'])\nexcept SystemExit: pass\nprint('heavy', {})"
+    code = "import sys, facefit.cli\ntry: facefit.cli.main(['fit', '--help'])\n"
+    code += "except SystemExit: pass\nprint('heavy', {})"
     assert "heavy []" in python(code.format(heavy))
 
 
@@ -69,7 +74,9 @@ def test_presets_of_the_command_line_are_those_of_the_fit():
     assert tuple(PRESETS) == api.PRESETS
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--version"], 0), ([], 2), (["frobnicate"], 2), (["fit"], 2)])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["--version"], 0), ([], 2), (["frobnicate"], 2), (["fit"], 2)]
+)
 def test_help_and_mistakes_have_the_usual_exit_status(arguments, status, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -116,7 +123,9 @@ def test_debugging_shows_the_traceback(monkeypatch, tmp_path):
         main(["fit", str(SAMPLE), "-o", str(tmp_path / "out")])
 
 
-def test_failed_photographs_are_named_the_others_reported_and_the_status_is_one(monkeypatch, tmp_path, capsys):
+def test_failed_photographs_are_named_the_others_reported_and_the_status_is_one(
+    monkeypatch, tmp_path, capsys
+):
     fit = tiny_fit(("good.jpg",))
     fit.report["photos"] = [
         {"file": "bad.jpg", "outcome": "failed: bad.jpg: no face was found. Crop it.", "warnings": []},
@@ -149,7 +158,9 @@ def test_progress_is_plain_lines_when_nobody_watches(capsys):
     assert capsys.readouterr().err.splitlines() == ["[  0%] one", "[ 50%] two"]
 
 
-@pytest.mark.parametrize(("face", "words"), [("largest", "largest"), (2, "2"), ("2", "2"), ((10, 20.5), "10,20.5"), ("3,4", "3,4")])
+@pytest.mark.parametrize(
+    ("face", "words"), [("largest", "largest"), (2, "2"), ("2", "2"), ((10, 20.5), "10,20.5"), ("3,4", "3,4")]
+)
 def test_a_face_is_chosen_in_any_of_the_documented_ways(face, words):
     assert api.face_choice(face) == words
 
@@ -174,7 +185,9 @@ def test_doctor_finds_this_machine_able_to_fit(capsys):
 
 
 def test_python_and_the_command_line_agree(tmp_path, capsys):
-    """`facefit.fit(...).save(...)` writes what `facefit fit` writes, and both load back, whatever the files are called."""
+    """`facefit.fit(...).save(...)` writes what `facefit fit` writes, and both load back, whatever the files
+    are called.
+    """
     photo = tmp_path / "für Anna & 写真 (1).jpg"
     shutil.copy(SAMPLE, photo)
     fit = facefit.fit(photo, preset="fast")

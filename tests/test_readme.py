@@ -1,4 +1,6 @@
-"""The README tells the truth: its commands parse, its files exist, its table lists what is written, its Python runs."""
+"""The README tells the truth: its commands parse, its files exist, its table lists what is written, its
+Python runs.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def code_blocks() -> list[str]:
 
 def commands() -> list[list[str]]:
     """Every `facefit ...` command with its arguments, in blocks and in running text."""
-    sources = [part.strip() for block in code_blocks() for line in block.splitlines() for part in line.split("&&")]
+    sources = [
+        part.strip() for block in code_blocks() for line in block.splitlines() for part in line.split("&&")
+    ]
     sources += re.findall(r"`(facefit [a-z][^`]*)`", TEXT)
     return [shlex.split(source)[1:] for source in sources if re.match(r"facefit [a-z]", source)]
 
@@ -38,7 +42,9 @@ def test_every_command_is_one_that_facefit_understands():
 
 
 def test_every_file_that_the_readme_names_is_there():
-    named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT) + re.findall(r"\b(?:facefit|experiments)/[\w./]+\.\w+", TEXT)
+    named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT) + re.findall(
+        r"\b(?:facefit|experiments)/[\w./]+\.\w+", TEXT
+    )
     named += [f"{module.replace('.', '/')}.py" for module in re.findall(r"-m (experiments\.\w+)", TEXT)]
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
@@ -47,7 +53,11 @@ def test_every_file_that_the_readme_names_is_there():
 
 def test_the_table_of_outputs_is_complete(tmp_path):
     table = TEXT.split("## What is written")[1].split("##")[0]
-    promised = {name for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)}
+    promised = {
+        name
+        for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+    }
     fit = tiny_fit(("NAME.jpg",))
     fit.save(tmp_path, {"NAME.jpg": np.zeros((*fit.views[0].size, 3), np.uint8)})
     assert {path.name for path in tmp_path.iterdir()} == promised

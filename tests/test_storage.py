@@ -1,4 +1,6 @@
-"""Fits on disk: what is saved comes back bit for bit, every file means what the README says, and no failure takes others along."""
+"""Fits on disk: what is saved comes back bit for bit, every file means what the README says, and no failure
+takes others along.
+"""
 
 from __future__ import annotations
 
@@ -99,8 +101,19 @@ def test_an_unreadable_fit_is_named(tmp_path, damage):
 
 def test_every_promised_file_is_there_and_photographs_of_one_name_do_not_overwrite_each_other(saved):
     _, folder = saved
-    per_photo = [f"{name}.{kind}" for name in ("a", "a_2") for kind in ("overlay.png", "posed.ply", "landmarks.json")]
-    common = ["fit.npz", "summary.json", "neutral.ply", "landmarks3d.json", "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png"]
+    per_photo = [
+        f"{name}.{kind}" for name in ("a", "a_2") for kind in ("overlay.png", "posed.ply", "landmarks.json")
+    ]
+    common = [
+        "fit.npz",
+        "summary.json",
+        "neutral.ply",
+        "landmarks3d.json",
+        "mesh.glb",
+        "mesh.obj",
+        "mesh.mtl",
+        "mesh.png",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == sorted(common + per_photo)
 
 
@@ -122,7 +135,9 @@ def test_landmark_files_count_pixels_from_the_centre_of_the_first(saved):
 
 
 def test_camera_of_the_summary_projects_the_posed_and_the_neutral_frame_alike(saved):
-    """The posed mesh is what the summary's rotation and translation make of the mesh in the frame of neutral.ply."""
+    """The posed mesh is what the summary's rotation and translation make of the mesh in the frame of
+    neutral.ply.
+    """
     fit, folder = saved
     entry = json.loads((folder / "summary.json").read_text())["photos"][1]
     posed = trimesh.load(folder / "a_2.posed.ply", process=False).vertices
@@ -132,18 +147,28 @@ def test_camera_of_the_summary_projects_the_posed_and_the_neutral_frame_alike(sa
 
 
 def test_camera_is_opencv():
-    """A point on the model's axis towards the viewer, seen by OpenCV's own projection, lands where facefit puts it."""
+    """A point on the model's axis towards the viewer, seen by OpenCV's own projection, lands where facefit
+    puts it.
+    """
     from facefit.render import intrinsics, project, to_camera
 
     view = tiny_fit().views[0]
     points = np.asarray([[0, 0, 100], [30, 40, 50], [-20, 10, 80]], np.float32)
     found = camera(view)
-    matrix = np.array([[found["focal_px"], 0, found["center"][0]], [0, found["focal_px"], found["center"][1]], [0, 0, 1]])
+    matrix = np.array(
+        [[found["focal_px"], 0, found["center"][0]], [0, found["focal_px"], found["center"][1]], [0, 0, 1]]
+    )
     seen, _ = cv2.projectPoints(
-        points, cv2.Rodrigues(np.asarray(found["rotation"]))[0], np.asarray(found["translation_mm"]), matrix, None
+        points,
+        cv2.Rodrigues(np.asarray(found["rotation"]))[0],
+        np.asarray(found["translation_mm"]),
+        matrix,
+        None,
     )
     ours = project(to_camera(points, view.rotation, view.translation), intrinsics(view.focal_px, view.center))
-    np.testing.assert_allclose(seen[:, 0] + 0.5, ours, atol=2e-3)  # ours counts the first pixel's centre as 0.5
+    np.testing.assert_allclose(
+        seen[:, 0] + 0.5, ours, atol=2e-3
+    )  # ours counts the first pixel's centre as 0.5
 
 
 def test_summary_tells_every_photograph_s_fate_and_is_valid_json(tmp_path):
@@ -182,7 +207,9 @@ def test_a_broken_output_leaves_the_others_whole(tmp_path, monkeypatch):
     assert "fit.npz" not in str(caught.value)
     assert (tmp_path / "mesh.glb").read_bytes() == before
     assert_same_bits(Fit.load(tmp_path, other.model).identity, other.identity)
-    assert any("mesh.glb" in warning for warning in json.loads((tmp_path / "summary.json").read_text())["warnings"])
+    assert any(
+        "mesh.glb" in warning for warning in json.loads((tmp_path / "summary.json").read_text())["warnings"]
+    )
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

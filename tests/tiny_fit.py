@@ -19,7 +19,9 @@ def tiny_model(seed: int = 0) -> FaceModel:
     x, y = (u.ravel() - 0.5) * 160, (v.ravel() - 0.5) * 200
     mean = np.stack([x, y, 90 - x**2 / 120 - y**2 / 300], 1).astype(np.float32)
     corner = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
-    a, b, c, d = (part.ravel() for part in (corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]))
+    a, b, c, d = (
+        part.ravel() for part in (corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1])
+    )
     faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]).astype(np.int32)
 
     def basis(count: int, size: float):
@@ -49,7 +51,9 @@ def tiny_model(seed: int = 0) -> FaceModel:
     )
 
 
-def tiny_fit(files: tuple[str, ...] = ("a.jpg", "b.jpg"), size: tuple[int, int] = (240, 200), seed: int = 0) -> Fit:
+def tiny_fit(
+    files: tuple[str, ...] = ("a.jpg", "b.jpg"), size: tuple[int, int] = (240, 200), seed: int = 0
+) -> Fit:
     """A fit of `tiny_model` to photographs of `size` (H, W), with awkward numbers in it."""
     rng = np.random.default_rng(seed)
     ambient = np.zeros((9, 3), np.float32)

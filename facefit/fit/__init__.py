@@ -1,7 +1,7 @@
 """Fitting: start from landmarks, solver, subject (an image set), result, storage.
 
-The package is also the function a user calls: `facefit.fit(["a.jpg"])` is `facefit.fit.api.fit(["a.jpg"])`, while
-`import facefit.fit.storage` works as for any package, in whatever order things are imported.
+The package is also the function a user calls: `facefit.fit(["a.jpg"])` is `facefit.fit.api.fit(["a.jpg"])`,
+while `import facefit.fit.storage` works as for any package, in whatever order things are imported.
 """
 
 import inspect

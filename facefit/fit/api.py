@@ -39,15 +39,17 @@ def fit(
         paths: the photographs, all of the same person.
         model: name of an installed model, a model file, or a `FaceModel`.
         preset: "fast", "default" or "best".
-        face: which face of each photograph: "largest", a number counted from the left, or a point (x, y) in pixels.
-        landmarks: the user's own 68 points, one file (.pts, .npy, .json) a photograph, in the same order; None for
-            photographs without.
+        face: which face of each photograph: "largest", a number counted from the left, or a point (x, y) in
+            pixels.
+        landmarks: the user's own 68 points, one file (.pts, .npy, .json) a photograph, in the same order;
+            None for photographs without.
         focal: focal length in pixels of the photographs, where it is known.
         progress: called with a sentence and the fraction done.
 
     Raises:
         InputError: a caller's mistake (missing file, unknown model or preset, ...); nothing was computed.
-        PhotoError: none of the photographs could be used (InputError where each of them is no picture at all).
+        PhotoError: none of the photographs could be used (InputError where each of them is no picture at
+            all).
     """
     result, _ = fit_with_photographs(paths, model, preset, face, landmarks, focal, progress)
     return result
@@ -71,7 +73,9 @@ def fit_with_photographs(
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is unknown. Choose one of: {', '.join(PRESETS)}.")
     if focal is not None and not 0 < focal < 1e7:
-        raise InputError(f"focal length {focal:g} is not a number of pixels. Leave it out, and it is estimated.")
+        raise InputError(
+            f"focal length {focal:g} is not a number of pixels. Leave it out, and it is estimated."
+        )
 
     progress("loading the model", 0.0)
     cache.enable()
@@ -107,7 +111,8 @@ def read_photographs(
         "outcome": "failed: MESSAGE".
 
     Raises:
-        PhotoError: none is usable. InputError: the same, and each is the caller's mistake (no picture, too large, ...).
+        PhotoError: none is usable. InputError: the same, and each is the caller's mistake (no picture, too
+            large, ...).
     """
     from facefit.photo import read_photograph
 
@@ -139,14 +144,17 @@ def read_photographs(
     if not photographs:
         kind = InputError if all(isinstance(error, InputError) for error in errors) else PhotoError
         reasons = [str(error) for error in errors]
-        raise kind("\n".join(reasons if len(files) == 1 else ["None of the photographs could be used.", *reasons]))
+        raise kind(
+            "\n".join(reasons if len(files) == 1 else ["None of the photographs could be used.", *reasons])
+        )
     return tuple(photographs), entries
 
 
 def resolve_model(
     model: str | os.PathLike | FaceModel, note: Callable[[str], None] | None = None
 ) -> tuple[FaceModel, str]:
-    """A model by name, by file, or as it is; and the words that find it again ("" for a model made in memory).
+    """A model by name, by file, or as it is; and the words that find it again ("" for a model made in
+    memory).
 
     `note` is told where loading takes long and how to shorten it.
 
@@ -159,7 +167,8 @@ def resolve_model(
     if isinstance(model, FaceModel):
         return model, ""
     name = os.fspath(model)
-    return find_model(name, note), name if name in list_models() else os.path.abspath(os.path.expanduser(name))
+    source = name if name in list_models() else os.path.abspath(os.path.expanduser(name))
+    return find_model(name, note), source
 
 
 def face_choice(face: str | int | tuple[float, float]) -> str:
@@ -170,12 +179,14 @@ def face_choice(face: str | int | tuple[float, float]) -> str:
     """
     text = ",".join(f"{value:g}" for value in face) if isinstance(face, tuple) else str(face).strip().lower()
     try:
-        valid = text == "largest" or ("," not in text and int(text) > 0) or len([float(n) for n in text.split(",")]) == 2
+        numbers = [] if text == "largest" else [float(number) for number in text.split(",")]
+        valid = text == "largest" or len(numbers) == 2 or (len(numbers) == 1 and int(text) > 0)
     except ValueError:
         valid = False
     if not valid:
         raise InputError(
-            f"face {face!r} is none of: largest, a number counted from the left (1 is the first), a point x,y in pixels."
+            f"face {face!r} is none of: largest, a number counted from the left (1 is the first), "
+            "a point x,y in pixels."
         )
     return text
 
@@ -192,7 +203,10 @@ def check_photos(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list
         raise InputError("No photograph was given. Name at least one file.")
     for file in files:
         if os.path.isdir(file):
-            raise InputError(f"{file}: a folder, not a photograph. Name the files in it, for example {Path(file) / '*.jpg'}")
+            raise InputError(
+                f"{file}: a folder, not a photograph. "
+                f"Name the files in it, for example {Path(file) / '*.jpg'}"
+            )
         if not os.path.exists(file):
             raise InputError(f"{file}: no such file. Check the path.")
     return files
@@ -207,7 +221,8 @@ def _check_landmarks(landmarks, files: list[str]) -> list[str | None] | None:
         return None
     if len(named) != len(files):
         raise InputError(
-            f"{len(named)} landmark files for {len(files)} photographs. Give one for each photograph, in the same order."
+            f"{len(named)} landmark files for {len(files)} photographs. "
+            "Give one for each photograph, in the same order."
         )
     for file in named:
         if file is not None and not os.path.isfile(file):

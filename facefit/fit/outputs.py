@@ -25,9 +25,16 @@ from facefit.render import directions_to_camera, shade, to_camera, vertex_normal
 
 
 def save_neutral(fit: Fit, folder: Path) -> None:
-    """neutral.ply, the head without expression, and landmarks3d.json, the 68 points on it; millimetres, model frame."""
+    """neutral.ply, the head without expression, and landmarks3d.json, the 68 points on it; millimetres, model
+    frame.
+    """
     head = neutral(fit)
-    write_ply(folder / "neutral.ply", head.vertices, np.asarray(fit.model.faces), comment="facefit, millimetres, y up, z out")
+    write_ply(
+        folder / "neutral.ply",
+        head.vertices,
+        np.asarray(fit.model.faces),
+        comment="facefit, millimetres, y up, z out",
+    )
     write_landmarks3d(folder / "landmarks3d.json", head.landmarks68)
 
 
@@ -119,7 +126,8 @@ def save_overlay(
     path: Path,
     detected: Float[np.ndarray, "L 2"] | None = None,
 ) -> None:
-    """NAME.overlay.png: photograph, clay with the fitted landmarks, and the face in its light (see `facefit.export.overlay`).
+    """NAME.overlay.png: photograph, clay with the fitted landmarks, and the face in its light (see
+    `facefit.export.overlay`).
 
     Args:
         detected: landmarks to be shown besides, photograph pixels, (0.5, 0.5) the first one's centre.
@@ -130,7 +138,9 @@ def save_overlay(
 
 
 def texture(fit: Fit, pixels: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "S S 3"]:
-    """The subject's albedo as a picture, from those photographs whose pixels are there (see `facefit.export.texture`)."""
+    """The subject's albedo as a picture, from those photographs whose pixels are there (see
+    `facefit.export.texture`).
+    """
     views = [
         posed_view(fit, place, pixels[view.file], posed(fit, place))
         for place, view in enumerate(fit.views)

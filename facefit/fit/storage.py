@@ -1,4 +1,6 @@
-"""A fit on disk: fit.npz, which holds every parameter and loads back bit for bit, and the files a user looks at."""
+"""A fit on disk: fit.npz, which holds every parameter and loads back bit for bit, and the files a user looks
+at.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,16 @@ VERSION = 1
 _SCALARS = ("focal_px", "landmark_rmse_px", "landmark_rmse_percent")
 _NUMBERS = ("expression", "rotation", "translation", "center", "lighting", "landmarks68")  # one array a view
 _CONVENTIONS = (
-    "Millimetres, radians. Model frame: x to the subject's left, y up, z out of the face. Camera frame: x right, y down, "
-    "z forward; point_camera = R(rotation) @ (point_model * [1, -1, -1]) + translation, R by Rodrigues' formula. Pixels: "
-    "centre of the first one at (0.5, 0.5). Lighting: order-2 spherical harmonics, linear RGB, camera frame. Rows of the "
-    "view_* arrays follow view_file."
+    "Millimetres, radians. Model frame: x to the subject's left, y up, z out of the face. Camera frame: "
+    "x right, y down, z forward; point_camera = R(rotation) @ (point_model * [1, -1, -1]) + translation, "
+    "R by Rodrigues' formula. Pixels: centre of the first one at (0.5, 0.5). Lighting: order-2 spherical "
+    "harmonics, linear RGB, camera frame. Rows of the view_* arrays follow view_file."
 )
 
 
 def fingerprint(model: FaceModel) -> str:
-    """A short hash of everything that gives a model's coefficients their meaning: mean, bases, triangles, 68 points.
+    """A short hash of everything that gives a model's coefficients their meaning: mean, bases, triangles, 68
+    points.
 
     Two models of one name with the same fingerprint give the same mesh for the same coefficients.
     """
@@ -55,7 +58,8 @@ def fingerprint(model: FaceModel) -> str:
 
 
 def save_parameters(fit: Fit, path: str | os.PathLike) -> None:
-    """Writes fit.npz: every parameter, without pickle, so that `load` gives the same numbers back bit for bit.
+    """Writes fit.npz: every parameter, without pickle, so that `load` gives the same numbers back bit for
+    bit.
 
     Raises:
         InputError: the file cannot be written.
@@ -122,18 +126,22 @@ def load(folder: str | os.PathLike, model: FaceModel | None = None) -> Fit:
             )
         identity, albedo = arrays["identity"], arrays["albedo"]
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise InputError(f"{path}: damaged, or not written by facefit ({error!r}). Fit the photographs again.") from None
+        raise InputError(
+            f"{path}: damaged, or not written by facefit ({error!r}). Fit the photographs again."
+        ) from None
     if model is None:
         source = report.get("model") or name
         try:
             model, _ = resolve_model(source)
         except InputError as error:
             raise InputError(
-                f"{path}: the model of this fit, {source}, was not found ({error}) Give it: load(folder, model)."
+                f"{path}: the model of this fit, {source}, was not found ({error}) "
+                "Give it: load(folder, model)."
             ) from None
     if fingerprint(model) != expected:
         raise InputError(
-            f"{path}: made with another version of the model {name} (fingerprint {expected}, here {fingerprint(model)}). "
+            f"{path}: made with another version of the model {name} "
+            f"(fingerprint {expected}, here {fingerprint(model)}). "
             "Give the model it was made with: load(folder, model)."
         )
     return Fit(model=model, identity=identity, albedo=albedo, views=tuple(views), report=report)
@@ -142,15 +150,17 @@ def load(folder: str | os.PathLike, model: FaceModel | None = None) -> Fit:
 def save(fit: Fit, folder: str | os.PathLike, pixels: Mapping[str, np.ndarray] | None = None) -> None:
     """Writes every output of a fit into `folder`, which is made where it is missing.
 
-    A file of an earlier fit is replaced whole or not at all; one that cannot be written leaves the others untouched.
+    A file of an earlier fit is replaced whole or not at all; one that cannot be written leaves the others
+    untouched.
 
     Args:
-        pixels: upright sRGB pixels (H, W, 3) uint8 of the photographs, by the views' `file`; photographs that are not
-            in it are read again. Without its photograph a view gets no overlay and adds nothing to the texture.
+        pixels: upright sRGB pixels (H, W, 3) uint8 of the photographs, by the views' `file`; photographs that
+            are not in it are read again. Without its photograph a view gets no overlay and adds nothing to
+            the texture.
 
     Raises:
-        InputError: the folder cannot be made, or some outputs could not be written (the message lists them; the others
-            are there).
+        InputError: the folder cannot be made, or some outputs could not be written (the message lists them;
+            the others are there).
     """
     folder = Path(folder)
     try:
@@ -180,13 +190,18 @@ def _write_all(fit: Fit, folder: Path, pixels: dict[str, np.ndarray]) -> dict[st
     attempt("neutral.ply", outputs.save_neutral, fit, folder)
     names = file_names([view.file for view in fit.views])
     for place, (view, name) in enumerate(zip(fit.views, names, strict=True)):
-        attempt(f"{name}.landmarks.json", outputs.save_landmarks, fit, place, folder / f"{name}.landmarks.json")
+        attempt(
+            f"{name}.landmarks.json", outputs.save_landmarks, fit, place, folder / f"{name}.landmarks.json"
+        )
         attempt(f"{name}.posed.ply", outputs.save_posed, fit, place, folder / f"{name}.posed.ply")
         overlay = f"{name}.overlay.png"
         attempt(overlay, _find_pixels, view, pixels)
         if overlay not in failures:
             attempt(overlay, outputs.save_overlay, fit, place, pixels[view.file], folder / overlay)
-    for sources in (pixels, {}):  # without the photographs, where they cannot be used: the model's albedo is better than no mesh
+    for sources in (
+        pixels,
+        {},
+    ):  # without the photographs, where they cannot be used: the model's albedo is better than no mesh
         picture = attempt("the texture from the photographs", outputs.texture, fit, sources)
         if picture is not None:
             break

@@ -1,4 +1,6 @@
-"""What `summary.json` says about a fit: every photograph's outcome and camera, times and warnings, as plain data."""
+"""What `summary.json` says about a fit: every photograph's outcome and camera, times and warnings, as plain
+data.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,18 @@ from facefit.fit.result import Fit, FittedView
 MAX_NAME_BYTES = 200  # file systems allow 255, and an ending and a temporary name are added
 
 CAMERA_CONVENTION = (
-    "OpenCV: pixel = K (rotation @ point + translation_mm), K = [[focal_px, 0, center[0]], [0, focal_px, center[1]], "
-    "[0, 0, 1]], point in millimetres in the frame of neutral.ply; camera x right, y down, z forward; pixels of the upright "
-    "photograph (EXIF orientation applied), (0, 0) is the centre of the first one"
+    "OpenCV: pixel = K (rotation @ point + translation_mm), K = [[focal_px, 0, center[0]], "
+    "[0, focal_px, center[1]], [0, 0, 1]], point in millimetres in the frame of neutral.ply; "
+    "camera x right, y down, z forward; pixels of the upright photograph (EXIF orientation applied), "
+    "(0, 0) is the centre of the first one"
 )
 
 
 def file_names(files: Sequence[str]) -> list[str]:
     """The NAME of each photograph's outputs: its file name without the ending, made unique.
 
-    Photographs of the same name (in different folders, or of different endings) get _2, _3, ... in the order of the
-    call. Upper and lower case count as the same, as they do on the file systems of macOS and Windows.
+    Photographs of the same name (in different folders, or of different endings) get _2, _3, ... in the order
+    of the call. Upper and lower case count as the same, as they do on the file systems of macOS and Windows.
     """
     taken: set[str] = set()
     names = []
@@ -66,7 +69,9 @@ def summary(fit: Fit, fingerprint: str, failures: dict[str, str]) -> dict:
     import facefit
 
     report = dict(fit.report)
-    entries = [dict(entry) for entry in report.pop("photos", None) or [{"file": view.file} for view in fit.views]]
+    entries = [
+        dict(entry) for entry in report.pop("photos", None) or [{"file": view.file} for view in fit.views]
+    ]
     fitted = [entry for entry in entries if not str(entry.get("outcome", "")).startswith("failed")]
     names = file_names([view.file for view in fit.views])
     for entry, view, name in zip(fitted, fit.views, names, strict=True):
