@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,6 +23,10 @@ from facefit.photo.records import FaceFound
 
 MIN_SCORE = 0.5  # of the Face Mesh network for a proposal of the first stage
 MIN_SCORE_LATE = 0.85  # for proposals of the later stages, which are more often wrong
+# Median over the points of their scatter between six looks, as a fraction of the face. On 65 difficult true faces it is at most
+# 0.0125; on what the network takes for a face in pictures without one, 95 % are above 0.034.
+MAX_SCATTER = 0.022
+_TRUST_IN_ANGLE = 4.0  # logits by which another angle must be better than the proposal's own
 _MAX_PROPOSALS = 18  # confirmed a stage
 _HOG_SIDE = 1000  # pixels; larger photographs are reduced to this for HOG
 
@@ -75,11 +80,20 @@ def faces_near(pixels: np.ndarray, point: np.ndarray) -> list[FaceFound]:
     return []
 
 
-def refine(pixels: np.ndarray, squares: list[Square], passes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Face Mesh points and scores of the given squares after looking again around the points found."""
-    points, scores = face_mesh.landmarks(pixels, squares)
-    for _ in range(passes - 1):
-        points, scores = face_mesh.landmarks(pixels, [face_mesh.square_of(p) for p in points])
+def refine(pixels: np.ndarray, squares: list[Square], most: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Face Mesh points and scores (logits) of the given squares, each looked at again around the points found until the
+    square stays where it is (by 4 degrees and 4 % of its side), at least twice and at most `most` times."""
+    for step in range(most):
+        points, scores = face_mesh.landmarks(pixels, squares)
+        found = [face_mesh.square_of(p) for p in points]
+        moved = [
+            abs(math.remainder(f.angle - s.angle, math.tau)) / math.radians(4)
+            + math.dist(f.center, s.center) / (0.04 * f.side)
+            for f, s in zip(found, squares, strict=True)
+        ]
+        squares = found
+        if step >= 1 and max(moved) < 1:
+            break
     return points, scores
 
 
@@ -111,20 +125,34 @@ def _confirm(pixels: np.ndarray, squares: list[Square], threshold: float, name: 
     """The proposals that the Face Mesh network takes for faces, each face once."""
     if not squares:
         return []
-    points, scores = refine(pixels, squares)
+    points, scores = refine(pixels, _upright(pixels, squares))
     faces: list[FaceFound] = []
-    for p, score in zip(points, scores):
-        face = FaceFound(p, face_mesh.probability(score), name)
-        if face.score >= threshold and _plausible(face, pixels.shape) and not any(_same(face, f) for f in faces):
+    for p, logit in zip(points, scores, strict=True):
+        if face_mesh.probability(logit) < threshold or not _plausible(p, pixels.shape):
+            continue
+        p, scatter, logit = face_mesh.averaged_landmarks(pixels, p)
+        face = FaceFound(p, scatter, face_mesh.probability(logit), name)
+        steady = np.median(scatter) <= MAX_SCATTER * face.size
+        if steady and face.score >= threshold and not any(_same(face, f) for f in faces):
             faces.append(face)
     return faces
 
 
-def _plausible(face: FaceFound, shape: tuple[int, ...]) -> bool:
+def _upright(pixels: np.ndarray, squares: list[Square]) -> list[Square]:
+    """The squares turned by a quarter, a half or three quarters where the network is much surer of that: a proposal's
+    own angle is wrong for faces that hang upside down, and the points of such a look are nonsense with a good score."""
+    turns = np.radians([0.0, 90.0, 180.0, 270.0])
+    tried = [replace(square, angle=square.angle + float(turn)) for square in squares for turn in turns]
+    logits = face_mesh.landmarks(pixels, tried)[1].reshape(-1, len(turns))
+    logits[:, 0] += _TRUST_IN_ANGLE
+    return [tried[len(turns) * i + int(turn)] for i, turn in enumerate(logits.argmax(1))]
+
+
+def _plausible(points: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Not collapsed, and its middle inside the picture."""
-    x0, y0, x1, y1 = face.box
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    return min(x1 - x0, y1 - y0) > 8 and 0 <= x <= shape[1] and 0 <= y <= shape[0]
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    middle = (low + high) / 2
+    return bool((high - low).min() > 8 and (middle >= 0).all() and (middle <= shape[1::-1]).all())
 
 
 def _same(a: FaceFound, b: FaceFound) -> bool:

@@ -39,21 +39,18 @@ def read_photograph(path: str | Path, face: str = "largest", landmarks: str | Pa
             f"{path}: no face was found. Crop the picture around the face, or give its landmarks with --landmarks."
         )
     chosen = detect.choose(pixels, faces, face)
-    points, scatter, logit = face_mesh.averaged_landmarks(pixels, chosen.landmarks)
-    score = face_mesh.probability(logit)
-    chosen = FaceFound(points, score, chosen.detector)
-    points68 = dlib68.landmarks68(pixels, points)
+    points68 = dlib68.landmarks68(pixels, chosen.landmarks)
     return Photograph(
         path=str(path),
         pixels=pixels,
         exif_focal_px=focal,
         box=chosen.box,
-        landmarks468=points,
+        landmarks468=chosen.landmarks,
         landmarks68=points68,
         landmarks68_source=None if points68 is None else "dlib",
-        face_score=score,
+        face_score=chosen.score,
         warnings=tuple(_warnings(faces, chosen, face)),
-        scatter468=scatter,
+        scatter468=chosen.scatter,
     )
 
 
@@ -61,9 +58,8 @@ def _warnings(faces: list[FaceFound], chosen: FaceFound, choice: str) -> list[st
     """What a user should know about the face that was taken."""
     sentences = []
     if len(faces) > 1 and choice == "largest":
+        taken = 1 + next(i for i, f in enumerate(faces) if f is chosen)
         middles = [((f.box[0] + f.box[2]) / 2, (f.box[1] + f.box[3]) / 2) for f in faces]
-        own = (chosen.box[0] + chosen.box[2]) / 2, (chosen.box[1] + chosen.box[3]) / 2
-        taken = 1 + min(range(len(faces)), key=lambda i: np.hypot(middles[i][0] - own[0], middles[i][1] - own[1]))
         places = ", ".join(f"{i + 1} at {x:.0f},{y:.0f}" for i, (x, y) in enumerate(middles))
         sentences.append(f"{len(faces)} faces were found ({places}); the largest, {taken}, is taken. Another: --face N.")
     if chosen.size < _SMALL:
@@ -78,7 +74,7 @@ def _with_user_landmarks(path, pixels: np.ndarray, focal: float | None, file: st
     points = landmark_files.read_landmarks(file)
     landmark_files.check_inside(file, points, (pixels.shape[1], pixels.shape[0]))
     low, high = points[:, :2].min(0), points[:, :2].max(0)
-    found, scores = detect.refine(pixels, [_square_around(points)], passes=3)
+    found, scores = detect.refine(pixels, [_square_around(points)])
     dense, scatter, logit = face_mesh.averaged_landmarks(pixels, found[0])
     score = face_mesh.probability(min(logit, float(scores[0])))
     offset = np.linalg.norm(dense[:, :2].mean(0) - points[:, :2].mean(0))

@@ -16,11 +16,13 @@ class FaceFound:
 
     Attributes:
         landmarks: Face Mesh points in photo pixels, first pixel's centre at (.5, .5); z in pixels, smaller is nearer, (468, 3).
+        scatter: how far each point scatters between six looks at the face, standard deviation in pixels, (468,).
         score: the Face Mesh network's own probability that this is a face, in [0, 1].
         detector: what proposed it, for `facefit doctor` and for debugging.
     """
 
     landmarks: Float[np.ndarray, "468 3"]
+    scatter: Float[np.ndarray, " 468"]
     score: float
     detector: str
 
