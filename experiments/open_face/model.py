@@ -82,8 +82,13 @@ def build_identity(
     local = population.local_modes(mean, coarse.mirror, allowed, balls, rims)
     rows = anthropometry.point_rows(coarse, head.base, head.refinement.matrix)
     report("drawn heads before tuning:\n" + anthropometry.table_text(rows, heads))
-    tuned = anthropometry.tune(population.Gaussian(mean, np.concatenate([drawn.factors, local])), rows)
-    tuned = population.Gaussian(population.symmetrise(tuned.mean, coarse.mirror), tuned.factors)
+    # The sliders alone move the mean: local modes would dent it around the measured points.
+    mean = anthropometry.tune_mean(drawn, rows, cranium=False)
+    behind = np.clip((75 - z) / 50, 0.0, 1.0)[:, None]
+    mean = anthropometry.tune_mean(population.Gaussian(mean, local * behind), rows, cranium=True)
+    mean = population.symmetrise(mean, coarse.mirror)
+    tuned = population.Gaussian(mean, np.concatenate([drawn.factors, local]))
+    tuned = anthropometry.tune_spread(tuned, rows)
     # The face decides which components are kept; the back of the head and the neck count little.
     weights = np.where(face, 1.0, 0.1) * np.where(coarse.mouth_sac | coarse.is_tongue, 0.02, 1.0)
     kept, variance = population.compress(tuned, weights, components)

@@ -31,7 +31,7 @@ SEX_SIZE = 0.025  # men are larger, women smaller by this fraction of the mean
 SIZE_SIGMA = 0.02
 # Length scale and amplitude, millimetres, of the Gaussian process that lets the face go where no slider goes
 # (Luethi et al. 2018, "Gaussian process morphable models").
-LOCAL_SCALES = ((55.0, 1.4), (26.0, 1.0), (13.0, 0.55))
+LOCAL_SCALES = ((55.0, 1.4), (26.0, 0.85), (13.0, 0.35))
 LOCAL_MODES = 110
 LOCAL_ASYMMETRY = 0.3
 

@@ -8,8 +8,15 @@ from .makehuman import BaseMesh, MakeHumanFiles, read_target
 from .topology import HeadMesh, QuadMesh, Refinement
 
 LIP_BORDER, LIP_CONTACT = 466, 474  # midline vertices of the loops along the vermilion border and the lips' contact
-BROW_LINE = ((7.0, 748.0, 144.0), (14.0, 751.0, 143.0), (28.0, 754.0, 141.0), (39.0, 753.0, 136.5), (50.0, 747.5, 125.0))
-BROW_HALF_HEIGHT = (4.2, 4.2, 3.7, 2.9, 1.8)
+BROW_LINE = (
+    (8.0, 749.0, 144.0),
+    (15.0, 751.5, 143.4),
+    (28.0, 754.5, 141.0),
+    (40.0, 754.5, 135.5),
+    (48.5, 751.0, 126.5),
+    (55.5, 745.5, 115.8),
+)
+BROW_HALF_HEIGHT = (4.0, 4.2, 3.9, 3.3, 2.6, 1.6)
 # The jaw's lower edge and the hair line in side view: height over depth z on the reference head, millimetres.
 JAW_EDGE = ((-60, 40, 50, 62, 92, 118, 134), (674, 682, 676, 646, 626, 620, 616))
 HAIR_LINE = ((-60, 0, 35, 50, 60, 66, 78, 92, 108, 122, 134, 145), (668, 680, 694, 716, 738, 752, 772, 785, 792, 798, 803, 806))
@@ -73,7 +80,7 @@ def draw_regions(
     mirrored = np.stack([np.abs(x), y, z], 1)
     distance, along = distance_to_line(mirrored, np.array(BROW_LINE))
     half = np.interp(along, np.arange(len(BROW_HALF_HEIGHT)), BROW_HALF_HEIGHT)
-    ends = smooth_step(along, 0.0, 0.5) * smooth_step(along, 4.0, 3.5)
+    ends = smooth_step(along, 0.0, 0.6) * smooth_step(along, 5.0, 4.4)
     brows = outer * smooth_step(distance / half, 1.15, 0.6) * (0.35 + 0.65 * ends)
 
     neck = outer * (1 - ears) * smooth_step(y - np.interp(z, *JAW_EDGE), 5, -5)
