@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from facefit import cache
 from facefit.color import linear_to_srgb
 from facefit.export.gltf import write_glb
 from facefit.export.landmarks import write_landmarks, write_landmarks3d
@@ -59,7 +59,7 @@ class Neutral(NamedTuple):
     albedo: Float[np.ndarray, "V 3"]
 
 
-@jax.jit  # one compiled program, where a dozen single operations would each be compiled
+@cache.remembered  # one program, where a dozen single operations would each be compiled
 def _neutral(model: FaceModel, identity, albedo_coefficients):
     points = vertices(model, identity, jnp.zeros(model.expression_basis.shape[0], jnp.float32))
     marks = surface_points(points, model.faces, model.landmarks68)
@@ -71,7 +71,7 @@ def neutral(fit: Fit) -> Neutral:
     return Neutral(*(np.asarray(values) for values in _neutral(fit.model, fit.identity, fit.albedo)))
 
 
-@jax.jit
+@cache.remembered
 def _pose(model: FaceModel, identity, albedo_coefficients, expression, rotation, translation, lighting):
     points = vertices(model, identity, expression)
     colors = albedo(model, albedo_coefficients)
