@@ -12,7 +12,14 @@ import jax
 import numpy as np
 import pytest
 
-from facefit.photo import blazeface, cropping, face_mesh, network, read_pixels, sample_path
+from facefit.photo import (
+    blazeface,
+    cropping,
+    face_mesh,
+    network,
+    read_pixels,
+    sample_path,
+)
 
 GOLDEN = np.load(Path(__file__).with_name("photo_networks_golden.npz"))
 
