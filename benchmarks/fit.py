@@ -66,16 +66,15 @@ def _processes(folder: Path, photos: list[Path]) -> dict:
 
     def command(*arguments: str) -> tuple[float, float]:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "facefit", *arguments],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"facefit {' '.join(arguments)} ended with status {process.returncode}")
+        with open(folder / "said.txt", "w+") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "facefit", *arguments], env=environment, stdout=said, stderr=said
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                said.seek(0)
+                raise RuntimeError(f"facefit {' '.join(arguments)} failed:\n{said.read()}")
         return time.perf_counter() - start, usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
     one = ("fit", str(photos[0]), "-o", str(folder / "out"))

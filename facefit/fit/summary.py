@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -66,8 +67,6 @@ def summary(fit: Fit, fingerprint: str, failures: dict[str, str]) -> dict:
         fingerprint: of the model.
         failures: outputs that could not be written, with the reason.
     """
-    import facefit
-
     report = dict(fit.report)
     entries = [
         dict(entry) for entry in report.pop("photos", None) or [{"file": view.file} for view in fit.views]
@@ -87,7 +86,7 @@ def summary(fit: Fit, fingerprint: str, failures: dict[str, str]) -> dict:
     warnings = [str(warning) for warning in report.pop("warnings", [])]
     warnings += [f"{name}: {reason}" for name, reason in failures.items()]
     content = {
-        "facefit": facefit.__version__,
+        "facefit": _version(),
         "model": {
             "name": fit.model.name,
             "source": report.pop("model", fit.model.name),
@@ -102,6 +101,13 @@ def summary(fit: Fit, fingerprint: str, failures: dict[str, str]) -> dict:
         **report,
     }
     return plain(content)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("facefit")
+    except metadata.PackageNotFoundError:  # a source tree on the path, not installed
+        return ""
 
 
 def plain(value):
