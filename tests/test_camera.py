@@ -30,7 +30,8 @@ def test_a_face_at_zero_rotation_looks_at_the_camera_upright():
 
 
 def test_the_rotation_is_that_of_the_camera_frame():
-    # Turned by +90 degrees about the camera's y axis (down), the nose, which pointed at the camera, points to -x.
+    # Turned by +90 degrees about the camera's y axis (down), the nose, which pointed at the camera, points to
+    # -x.
     turned = directions_to_camera(jnp.float32([0, 0, 1]), jnp.float32([0, np.pi / 2, 0]))
     np.testing.assert_allclose(turned, [-1, 0, 0], atol=1e-6)
 
@@ -72,7 +73,12 @@ def test_a_triangle_covers_the_pixels_that_its_projected_corners_say():
     corners = np.float32([[-20, -14, 500], [26, -3, 640], [4, 21, 450]])
     matrix = intrinsics(450.0, jnp.float32([31.2, 17.7]))
     faces = np.int32([[0, 1, 2]])
-    drawn = facefit_kernels.rasterize(clip_coordinates(corners, matrix, size), faces, size)
+
+    @jax.jit
+    def draw(points):
+        return facefit_kernels.rasterize(clip_coordinates(points, matrix, size), faces, size)
+
+    drawn = draw(corners)
     a, b, c = np.asarray(project(corners, matrix), np.float64)
     y, x = np.mgrid[:40, :60] + 0.5
     pixel = np.stack([x, y], -1)
@@ -96,11 +102,14 @@ def test_near_and_far_planes_are_the_ends_of_clip_space(near, far):
 
 
 def test_a_crop_has_the_photograph_s_camera_seen_through_its_matrix():
-    """crop_to_photo inverse times the photograph's intrinsics draws the crop: the pixel under a point is the same."""
+    """crop_to_photo inverse times the photograph's intrinsics draws the crop: the pixel under a point is the
+    same.
+    """
     points = random_points(30, seed=3) + AHEAD
     photo = intrinsics(1500.0, jnp.float32([320, 240]))
     in_photo = np.asarray(project(points, photo))
-    # Every pixel holds its own position, so that the crop's colours say where in the photograph they are from.
+    # Every pixel holds its own position, so that the crop's colours say where in the photograph they are
+    # from.
     y, x = np.mgrid[:480, :640]
     pixels = np.stack([x * 255 / 640, y * 255 / 480, 0 * x], -1).astype(np.uint8)
     _, crop_to_photo, _ = crop(pixels, in_photo.mean(0), 200.0, 100)

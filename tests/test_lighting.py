@@ -1,4 +1,6 @@
-"""Second-order spherical harmonics against what they stand for: closed forms, Lambert's cosine, and rotations."""
+"""Second-order spherical harmonics against what they stand for: closed forms, Lambert's cosine, and
+rotations.
+"""
 
 import math
 
@@ -69,8 +71,8 @@ def test_one_lamp_gives_the_second_order_part_of_lambert_s_cosine(towards):
     normals = cosine[:, None] * towards + np.sqrt(1 - cosine[:, None] ** 2) * aside
     reflected = np.asarray(irradiance(jnp.float32(normals), lighting), np.float64)[:, 0]
     np.testing.assert_allclose(reflected, order_two_cosine(cosine), atol=2e-6)
-    # The paper's bounds for a single lamp, the worst light there is: the error is largest edge-on, 9.4 % of the peak,
-    # and 99.22 % of the cosine's energy is kept (127 / 128); no light is lost on average.
+    # The paper's bounds for a single lamp, the worst light there is: the error is largest edge-on, 9.4 % of
+    # the peak, and 99.22 % of the cosine's energy is kept (127 / 128); no light is lost on average.
     missed = reflected - np.maximum(cosine, 0)
     assert np.abs(missed).max() == pytest.approx(1 / 4 - 5 / 32, abs=1e-5)
     assert weight @ missed**2 / (weight @ np.maximum(cosine, 0) ** 2) == pytest.approx(1 / 128, rel=1e-2)
@@ -86,8 +88,8 @@ def test_irradiance_is_the_environment_convolved_with_the_cosine():
     cosine = np.maximum(normals @ DIRECTIONS.T, 0)
     exact = (cosine * SOLID_ANGLE) @ radiance / np.pi
     found = np.asarray(irradiance(normals, lighting))
-    # Order three is zero, order four of a smooth environment small: 3 % of the average is the paper's figure for
-    # natural light; these environments are within it.
+    # Order three is zero, order four of a smooth environment small: 3 % of the average is the paper's figure
+    # for natural light; these environments are within it.
     assert np.abs(found - exact).max() < 0.03 * exact.mean()
 
 

@@ -73,8 +73,8 @@ def test_a_lit_sphere_has_the_colors_of_the_formula(picture):
     assert inner.sum() > 800 and hit[inner].all()
     expected = np.asarray(shade(jnp.asarray(ALBEDO), jnp.float32(normal), jnp.asarray(LIGHT)))
     np.testing.assert_allclose(picture.coverage[inner], 1, atol=1e-6)
-    # Facets of 1/20 radian: the surface lies up to 1/3200 of the radius too deep, which turns the normal most where
-    # it is seen edge-on.
+    # Facets of 1/20 radian: the surface lies up to 1/3200 of the radius too deep, which turns the normal most
+    # where it is seen edge-on.
     np.testing.assert_allclose(picture.image[inner], expected[inner], atol=0.01)
     assert np.abs(picture.image - expected)[inner].mean() < 5e-4
 
@@ -85,8 +85,8 @@ def test_a_sphere_covers_what_its_outline_encloses(picture):
     border = (exact > 0) & (exact < 1)
     assert border.sum() > 60
     np.testing.assert_array_equal(picture.coverage[exact == 0], 0)
-    # The antialiasing finds where the outline crosses the line between two pixel centres: exact for edges along an
-    # axis, off by at most 1/8 for slanted ones plus what several crossings in one pixel add.
+    # The antialiasing finds where the outline crosses the line between two pixel centres: exact for edges
+    # along an axis, off by at most 1/8 for slanted ones plus what several crossings in one pixel add.
     difference = picture.coverage - exact
     assert np.abs(difference).max() < 0.35
     assert np.abs(difference[border]).mean() < 0.06
@@ -137,12 +137,13 @@ def test_derivatives_of_a_picture_match_differences_silhouettes_included():
         """The same of a true sphere, 64 rays a pixel."""
         hit, normal = sphere_hit(rays(subpixels=8), MIDDLE + p[:3], RADIUS + p[3])
         colors = np.asarray(shade(jnp.asarray(ALBEDO), jnp.float32(normal), LIGHT + p[4])) * hit[..., None]
-        return np.sum(colors.reshape(SIZE[0], 8, SIZE[1], 8, 3).mean((1, 3)) * weight)
+        return np.sum(colors.reshape(SIZE[0], 8, SIZE[1], 8, 3).mean((1, 3)) * np.asarray(weight))
 
     for k, h in enumerate([2.0, 2.0, 10.0, 1.0, 0.05]):
         step = h * np.eye(5, dtype=np.float32)[k]
-        difference = (exact(step) - exact(-step)) / (2 * h)
-        # Where the outline crosses the lines between centres changes from place to place: the mean over the step.
+        difference = float(exact(step) - exact(-step)) / (2 * h)
+        # Where the outline crosses the lines between centres changes from place to place: the mean over the
+        # step.
         found = np.mean([compiled(step * t)[k] for t in np.linspace(-1, 1, 9)])
         # The derivatives of the two sides, about 20 each, cancel to these in a translation.
         assert found == pytest.approx(difference, rel=0.02, abs=0.6), k
@@ -167,7 +168,7 @@ def test_boundary_vertices_are_those_of_a_hole():
 
 
 def test_a_face_is_drawn_as_its_parts_say():
-    """render_face is vertices, albedo, normals, light and camera put together; an identity moves its picture."""
+    """render_face is vertices, albedo, normals, light and camera put together."""
     model = tiny_model(subdivisions=2)
     parameters = mean_parameters(model, 2)
     views = parameters.views.replace(
@@ -177,16 +178,19 @@ def test_a_face_is_drawn_as_its_parts_say():
     first = parameters.replace(views=jax.tree.map(lambda leaf: leaf[0], views))
     matrix = intrinsics(200.0, jnp.float32([32, 24]))
     drawn = jax.jit(lambda m, p: render_face(m, p, matrix, SIZE))(model, first)
-    view = first.views
-    points = vertices(model, first.identity, view.expression)
-    placed = to_camera(points, view.rotation, view.translation)
-    # Normals are found in the model frame and turned: the same as those of the turned mesh, of which the half turn
-    # about x keeps the orientation.
-    normals = vertex_normals(placed, model.faces)
-    np.testing.assert_allclose(
-        normals, directions_to_camera(vertex_normals(points, model.faces), view.rotation), atol=1e-4
-    )
-    colors = shade(albedo(model, first.albedo), normals, view.lighting)
-    by_hand = render(placed, colors, model.faces, matrix, SIZE)
-    np.testing.assert_allclose(drawn.image, by_hand.image, atol=1e-4)
+
+    @jax.jit
+    def by_hand(model, p):
+        points = vertices(model, p.identity, p.views.expression)
+        placed = to_camera(points, p.views.rotation, p.views.translation)
+        normals = vertex_normals(placed, model.faces)
+        turned = directions_to_camera(vertex_normals(points, model.faces), p.views.rotation)
+        colors = shade(albedo(model, p.albedo), normals, p.views.lighting)
+        return render(placed, colors, model.faces, matrix, SIZE), normals, turned
+
+    expected, normals, turned = by_hand(model, first)
+    # Normals are found in the model frame and turned: the same as those of the turned mesh, since the half
+    # turn about x is no reflection.
+    np.testing.assert_allclose(normals, turned, atol=1e-4)
+    np.testing.assert_allclose(drawn.image, expected.image, atol=1e-4)
     assert drawn.coverage.sum() > 300
