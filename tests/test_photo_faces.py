@@ -142,3 +142,12 @@ def test_doctor_is_told_what_works():
 
 def test_pixels_are_those_of_the_file(sample):
     np.testing.assert_array_equal(sample.pixels, read_pixels(sample_path())[0])
+
+
+def test_a_large_photograph_gives_the_same_points_enlarged(sample, tmp_path):
+    pixels = cv2.resize(sample.pixels, (2560, 2560), interpolation=cv2.INTER_CUBIC)
+    found = read_photograph(save(tmp_path / "large.jpg", pixels))
+    apart = np.linalg.norm(found.landmarks468[:, :2] / 5 - sample.landmarks468[:, :2], axis=1)
+    assert apart.mean() < 0.5  # of a face of 92 pixels, seen at another sharpness
+    box = np.array(found.box)
+    assert np.abs(box / 5 - np.array(sample.box)).max() < 2

@@ -30,16 +30,42 @@ MAX_SCATTER = 0.022
 _MAX_SCATTER_SURE, _SURE = 0.032, 12.0
 _TRUST_IN_ANGLE = 4.0  # logits by which another angle must be better than the proposal's own
 _MAX_PROPOSALS = 18  # confirmed a stage
+_LARGE = 2048  # pixels; the longer side of the copy that is searched of a larger photograph
 _HOG_SIDE = 1000  # pixels; larger photographs are reduced to this for HOG
 
 
 def find_faces(pixels: np.ndarray) -> list[FaceFound]:
-    """All faces of a photograph, from left to right (by the centre of the box); empty where none is found."""
+    """All faces of a photograph, from left to right (by the centre of the box); empty where none is found.
+
+    A large photograph is searched in a reduced copy, and in full only where that shows no face.
+    """
+    scale = max(pixels.shape[:2]) / _LARGE
+    faces = []
+    if scale > 1:
+        size = tuple(max(1, round(n / scale)) for n in pixels.shape[1::-1])
+        reduced = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        faces = [_enlarge(pixels, face, reduced.shape) for face in _search(reduced)]
+    return sorted(faces or _search(pixels), key=lambda f: f.box[0] + f.box[2])
+
+
+def _search(pixels: np.ndarray) -> list[FaceFound]:
+    """The faces that the first successful stage confirms."""
     for name, threshold, squares in _stages(pixels):
         faces = _confirm(pixels, squares[:_MAX_PROPOSALS], threshold, name)
         if faces:
-            return sorted(faces, key=lambda f: f.box[0] + f.box[2])
+            return faces
     return []
+
+
+def _enlarge(pixels: np.ndarray, face: FaceFound, reduced: tuple[int, ...]) -> FaceFound:
+    """A face found in a reduced copy, in the photograph; looked at again there where the copy had fewer pixels than the
+    network takes."""
+    x, y = pixels.shape[1] / reduced[1], pixels.shape[0] / reduced[0]
+    points = (face.landmarks * [x, y, x]).astype(np.float32)
+    if face.size >= face_mesh.SIZE:
+        return replace(face, landmarks=points, scatter=face.scatter * np.float32(x))
+    points, scatter, logit = face_mesh.averaged_landmarks(pixels, points)
+    return replace(face, landmarks=points, scatter=scatter, score=face_mesh.probability(logit))
 
 
 def choose(pixels: np.ndarray, faces: list[FaceFound], choice: str) -> FaceFound:

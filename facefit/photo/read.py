@@ -45,7 +45,8 @@ def read_pixels(path: str | Path) -> tuple[UInt8[np.ndarray, "H W 3"], float | N
             if image.mode == "I;16" or image.mode.startswith(("I", "F")):
                 pixels = _deep_grey(image)
             else:
-                pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+                ImageOps.exif_transpose(image, in_place=True)  # spares large photographs a copy
+                pixels = np.asarray(_to_rgb(image))
     except Image.DecompressionBombError:
         raise InputError(_too_large(path, "more than 178 million pixels")) from None
     except UnidentifiedImageError:
@@ -178,7 +179,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
                 )
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile, or one for another mode: the numbers are taken as sRGB
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, (_BACKGROUND,) * 3), alpha)
     return image
