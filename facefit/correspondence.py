@@ -1,4 +1,4 @@
-"""Finds the 468 points of the Face Mesh network on any face model, by showing the network renderings of the model."""
+"""Finds the 468 points of the Face Mesh network on any face model by showing it renderings of the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from facefit.render.renderer import render
 SIZE = 320  # side of the renderings, pixels
 DISTANCE = 900.0  # of the camera, millimetres: perspective of a portrait
 FACE_SHARE = 0.42  # outer eye to chin distance over the picture's side
-# Turns of the head shown to the network, degrees: yaw (positive: the face turns to the picture's right), pitch.
+# Turns of the head shown to the network, degrees: yaw (positive: the face turns to the picture's right),
+# pitch.
 TURNS = ((0, 0), (0, -14), (0, 12), (-22, 0), (22, 0), (-42, 3), (42, 3))
 MIN_FACING = 0.3  # cosine between surface and line of sight below which a hit says little about the place
 IDENTITY_SPREAD, ALBEDO_SPREAD = 0.8, 0.7  # of the faces shown, in standard deviations
@@ -55,11 +56,15 @@ class Sightings:
     score: Float[np.ndarray, " S"]
 
 
-def find_landmarks468(model: FaceModel, subjects: int = 24, seed: int = 0) -> tuple[SurfacePoints, Float[np.ndarray, "468"]]:
+def find_landmarks468(
+    model: FaceModel, subjects: int = 24, seed: int = 0
+) -> tuple[SurfacePoints, Float[np.ndarray, " 468"]]:
     """The 468 points as triangles and weights, and how far the network scatters about each.
 
-    Random faces of the model are rendered from several sides, the network looks at them, every point is traced to the
-    surface under it, and the robust median of those places (on the mean face) is put back onto the mean face's skin.
+    Random faces of the model are rendered from several sides, the network looks at them, every point is
+    traced to the
+    surface under it, and the robust median of those places (on the mean face) is put back onto the mean
+    face's skin.
     Points near the outline come from the turned views, where they face the camera.
 
     Args:
@@ -67,7 +72,8 @@ def find_landmarks468(model: FaceModel, subjects: int = 24, seed: int = 0) -> tu
         subjects: faces shown, each in every one of `TURNS`; the first is the mean.
 
     Returns:
-        Points on the skin (neither eyeballs nor mouth cavity), and the standard deviation, along one image axis, of
+        Points on the skin (neither eyeballs nor mouth cavity), and the standard deviation, along one image
+        axis, of
         detected minus projected points as a fraction of the outer eye distance, (468,).
 
     Raises:
@@ -89,7 +95,9 @@ def sightings(model: FaceModel, subjects: int, seed: int = 0) -> Sightings:
         coefficients = ALBEDO_SPREAD * spread * rng.standard_normal(model.albedo_basis.shape[0])
         for yaw, pitch in TURNS:
             jitter = np.radians(rng.uniform(-4, 4, 3))
-            rotation = _axis_angle(np.radians(yaw) + jitter[0], np.radians(pitch) + jitter[1], 0.5 * jitter[2])
+            rotation = _axis_angle(
+                np.radians(yaw) + jitter[0], np.radians(pitch) + jitter[1], 0.5 * jitter[2]
+            )
             light = _random_light(rng)
             background = rng.uniform(0.1, 0.7, 3)
             rows.append(_look(model, identity, coefficients, rotation, light, background))
@@ -125,9 +133,11 @@ def aggregate(model: FaceModel, seen: Sightings) -> SurfacePoints:
 
 
 def near_side(seen: Sightings) -> np.ndarray:
-    """Which points lie on the half of the face that a view shows; the network lays the others onto the outline.
+    """Which points lie on the half of the face that a view shows; the network lays the others onto the
+    outline.
 
-    Left and right are taken from the frontal views themselves: the offset of each point from the middle of the
+    Left and right are taken from the frontal views themselves: the offset of each point from the middle of
+    the
     picture's face over half the face's width.
 
     Returns:
@@ -146,10 +156,12 @@ def near_side(seen: Sightings) -> np.ndarray:
     return -np.sign(away)[:, None] * offset[None] > limit[:, None]
 
 
-def scatter(model: FaceModel, seen: Sightings, points: SurfacePoints) -> Float[np.ndarray, "468"]:
-    """Robust standard deviation of detected minus projected points, as a fraction of the outer eye distance, (468,).
+def scatter(model: FaceModel, seen: Sightings, points: SurfacePoints) -> Float[np.ndarray, " 468"]:
+    """Robust standard deviation of detected minus projected points, as a fraction of the outer eye distance,
+    (468,).
 
-    Only views in which the point faces the camera count, since elsewhere the network puts it onto the outline.
+    Only views in which the point faces the camera count, since elsewhere the network puts it onto the
+    outline.
     """
     corners = np.asarray(model.faces)[np.asarray(points.face)]
     weights = np.asarray(points.barycentric)
@@ -162,7 +174,9 @@ def scatter(model: FaceModel, seen: Sightings, points: SurfacePoints) -> Float[n
             continue
         triangle = mean + np.tensordot(seen.identity[s], basis, 1)
         places = np.einsum("lk,lkc->lc", weights, triangle)
-        camera = to_camera(jnp.asarray(places, jnp.float32), jnp.asarray(seen.rotation[s]), jnp.asarray(seen.translation[s]))
+        camera = to_camera(
+            jnp.asarray(places, jnp.float32), jnp.asarray(seen.rotation[s]), jnp.asarray(seen.translation[s])
+        )
         projected = np.asarray(project(camera, matrix))
         distance[s] = np.linalg.norm(projected - seen.pixels[s], axis=1) / seen.interocular[s]
     facing = (seen.facing > MIN_FACING) & near_side(seen)
@@ -178,7 +192,9 @@ def _look(model, identity, coefficients, rotation, light, background):
     picture, face_index, barycentric, facing, corners, translation = (np.asarray(x) for x in shown)
     pixels = np.rint(np.asarray(linear_to_srgb(np.clip(picture, 0.0, 1.0))) * 255).astype(np.uint8)
     low, high = corners.min(0), corners.max(0)
-    square = face_mesh.Square(tuple(((low + high) / 2).tolist()), float((high - low).max() * face_mesh.MARGIN))
+    square = face_mesh.Square(
+        tuple(((low + high) / 2).tolist()), float((high - low).max() * face_mesh.MARGIN)
+    )
     for _ in range(2):
         found, score = face_mesh.landmarks(pixels, [square])
         square = face_mesh.square_of(found[0])
@@ -189,19 +205,33 @@ def _look(model, identity, coefficients, rotation, light, background):
     face = np.where(outside, -1, face_index[row, column])
     across = np.linalg.norm(_landmark_place(model, OUTER_EYES[0]) - _landmark_place(model, OUTER_EYES[1]))
     interocular = across * float(_matrix()[0, 0]) / DISTANCE
-    return xy, face, barycentric[row, column], facing[row, column], identity, rotation, translation, interocular, score[0]
+    return (
+        xy,
+        face,
+        barycentric[row, column],
+        facing[row, column],
+        identity,
+        rotation,
+        translation,
+        interocular,
+        score[0],
+    )
 
 
 @jax.jit
 def _draw(model, identity, coefficients, rotation, light, background):
-    points = vertices(model, jnp.asarray(identity, jnp.float32), jnp.zeros(model.expression_basis.shape[0], jnp.float32))
+    points = vertices(
+        model, jnp.asarray(identity, jnp.float32), jnp.zeros(model.expression_basis.shape[0], jnp.float32)
+    )
     corners3d = _on_surface(points, model.faces, model.landmarks68)
     middle = 0.5 * (corners3d[jnp.asarray(OUTER_EYES)].mean(0) + corners3d[8])
     rotation = jnp.asarray(rotation, jnp.float32)
     translation = jnp.asarray([0.0, 0.0, DISTANCE]) - to_camera(middle, rotation, jnp.zeros(3))
     camera = to_camera(points, rotation, translation)
     normals = directions_to_camera(differentiable_normals(points, model.faces), rotation)
-    colors = jnp.clip(shade(albedo(model, jnp.asarray(coefficients, jnp.float32)), normals, jnp.asarray(light)), 0.0, 1.0)
+    colors = jnp.clip(
+        shade(albedo(model, jnp.asarray(coefficients, jnp.float32)), normals, jnp.asarray(light)), 0.0, 1.0
+    )
     sight = -camera / jnp.linalg.norm(camera, axis=1, keepdims=True)
     facing = (normals * sight).sum(1, keepdims=True)
     matrix = jnp.asarray(_matrix())
@@ -209,7 +239,14 @@ def _draw(model, identity, coefficients, rotation, light, background):
     picture = drawn.image[..., :3] + (1.0 - drawn.coverage[..., None]) * jnp.asarray(background, jnp.float32)
     corners = project(to_camera(corners3d, rotation, translation), matrix)
     fragments = drawn.fragments
-    return picture, fragments.face_index[..., 0], fragments.barycentric[..., 0, :], drawn.image[..., 3], corners, translation
+    return (
+        picture,
+        fragments.face_index[..., 0],
+        fragments.barycentric[..., 0, :],
+        drawn.image[..., 3],
+        corners,
+        translation,
+    )
 
 
 def _matrix() -> np.ndarray:
@@ -234,7 +271,8 @@ def _axis_angle(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _random_light(rng: np.random.Generator) -> np.ndarray:
-    """Mostly frontal light from above, a little warm or cold, (9, 3); rows as in `facefit.render.lighting`."""
+    """Mostly frontal light from above, a little warm or cold, (9, 3); rows as in
+    `facefit.render.lighting`."""
     light = np.zeros(9)
     light[0] = rng.uniform(0.9, 1.2)
     light[1] = -rng.uniform(0.0, 0.25)  # y down in the camera frame: light from above

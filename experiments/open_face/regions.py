@@ -1,4 +1,5 @@
-"""Regions of the open face model, drawn on the reference head: skin, lips, eyes, brows, ears, neck, scalp, inner, beard."""
+"""Regions of the open face model, drawn on the reference head: skin, lips, eyes, brows, ears, neck and so
+on."""
 
 from __future__ import annotations
 
@@ -7,19 +8,25 @@ import numpy as np
 from .makehuman import BaseMesh, MakeHumanFiles, read_target
 from .topology import HeadMesh, QuadMesh, Refinement
 
-LIP_BORDER, LIP_CONTACT = 466, 474  # midline vertices of the loops along the vermilion border and the lips' contact
+LIP_BORDER, LIP_CONTACT = (
+    466,
+    474,
+)  # midline vertices of the loops along the vermilion border and the lips' contact
 BROW_LINE = (
-    (8.0, 749.0, 144.0),
-    (15.0, 751.5, 143.4),
-    (28.0, 754.5, 141.0),
-    (40.0, 754.5, 135.5),
-    (48.5, 751.0, 126.5),
+    (11.5, 749.0, 143.8),
+    (18.0, 751.8, 143.2),
+    (29.0, 754.5, 140.8),
+    (40.0, 754.3, 135.5),
+    (48.5, 750.8, 126.5),
     (55.5, 745.5, 115.8),
 )
 BROW_HALF_HEIGHT = (4.0, 4.2, 3.9, 3.3, 2.6, 1.6)
 # The jaw's lower edge and the hair line in side view: height over depth z on the reference head, millimetres.
 JAW_EDGE = ((-60, 40, 50, 62, 92, 118, 134), (674, 682, 676, 646, 626, 620, 616))
-HAIR_LINE = ((-60, 0, 35, 50, 60, 66, 78, 92, 108, 122, 134, 145), (668, 680, 694, 716, 738, 752, 772, 785, 792, 798, 803, 806))
+HAIR_LINE = (
+    (-60, 0, 35, 50, 60, 66, 78, 92, 108, 122, 134, 145),
+    (668, 680, 694, 716, 738, 752, 772, 785, 792, 798, 803, 806),
+)
 
 
 def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -39,7 +46,8 @@ def distance_to_line(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, 
 
 
 def lip_rings(body: QuadMesh, base: BaseMesh) -> tuple[set[int], set[int]]:
-    """Base vertices of the vermilion (inside its border, outside the contact line) and of the border itself."""
+    """Base vertices of the vermilion (inside its border, outside the contact line) and of the border
+    itself."""
 
     def side(v: int) -> int:
         return min(w for w in body.neighbours[v] if base.vertices[w, 0] > 0.01)
@@ -53,7 +61,12 @@ def lip_rings(body: QuadMesh, base: BaseMesh) -> tuple[set[int], set[int]]:
 
 
 def draw_regions(
-    files: MakeHumanFiles, base: BaseMesh, head: HeadMesh, refinement: Refinement, reference: np.ndarray, hidden: np.ndarray
+    files: MakeHumanFiles,
+    base: BaseMesh,
+    head: HeadMesh,
+    refinement: Refinement,
+    reference: np.ndarray,
+    hidden: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """All regions as membership in [0, 1] of fine vertices, (V,) each.
 
@@ -71,9 +84,13 @@ def draw_regions(
     outer = (1 - eyes) * (1 - inner)
 
     vermilion, border = lip_rings(body, base)
-    lips = outer * smooth_step(matrix @ (np.isin(head.keep, list(vermilion)) + 0.5 * np.isin(head.keep, list(border))), 0.3, 0.8)
+    lips = outer * smooth_step(
+        matrix @ (np.isin(head.keep, list(vermilion)) + 0.5 * np.isin(head.keep, list(border))), 0.3, 0.8
+    )
 
-    pull = np.linalg.norm(read_target(files, "mpfb2/targets/ears/l-ear-wing-incr.target.gz", len(base.vertices)), axis=1)
+    pull = np.linalg.norm(
+        read_target(files, "mpfb2/targets/ears/l-ear-wing-incr.target.gz", len(base.vertices)), axis=1
+    )
     pull = np.maximum(pull, pull[base.mirror])[head.keep]
     ears = outer * smooth_step(matrix @ (pull / pull.max()), 0.06, 0.3) * smooth_step(z, 64, 56)
 
@@ -92,8 +109,29 @@ def draw_regions(
     sideburn = smooth_step(z, 98, 84) * smooth_step(y, 735, 715) * smooth_step(np.abs(x), 40, 52)
     cheek_edge = smooth_step(y - np.interp(z, (60, 90, 120, 145), (715, 680, 672, 684)), 6, -6)
     chin_patch = distance_to_line(mirrored, np.array([(0.0, 655.0, 145.0), (8.0, 655.0, 144.0)]))[0]
-    beard = outer * (1 - lips) * (1 - ears) * np.maximum(np.maximum(beard_area, sideburn), cheek_edge) * cheek_edge
-    beard *= (1 - scalp) * smooth_step(y, 600, 622) * smooth_step(z, 55, 68) * (1 - 0.4 * smooth_step(chin_patch, 7, 3))
+    beard = (
+        outer
+        * (1 - lips)
+        * (1 - ears)
+        * np.maximum(np.maximum(beard_area, sideburn), cheek_edge)
+        * cheek_edge
+    )
+    beard *= (
+        (1 - scalp)
+        * smooth_step(y, 600, 622)
+        * smooth_step(z, 55, 68)
+        * (1 - 0.4 * smooth_step(chin_patch, 7, 3))
+    )
     beard *= smooth_step(y, 690.5, 687.5) + smooth_step(np.abs(x), 30, 45) * smooth_step(y, 687.5, 690.5)
-    named = {"skin": skin, "lips": lips, "eyes": eyes, "brows": brows, "ears": ears, "neck": neck, "scalp": scalp}
-    return {k: np.clip(v, 0.0, 1.0) for k, v in (named | {"inner": inner, "beard": np.clip(beard, 0, 1)}).items()}
+    named = {
+        "skin": skin,
+        "lips": lips,
+        "eyes": eyes,
+        "brows": brows,
+        "ears": ears,
+        "neck": neck,
+        "scalp": scalp,
+    }
+    return {
+        k: np.clip(v, 0.0, 1.0) for k, v in (named | {"inner": inner, "beard": np.clip(beard, 0, 1)}).items()
+    }

@@ -19,7 +19,7 @@ from facefit.render.renderer import render
 
 DISTANCE = 1000.0
 LIGHT = np.zeros((9, 3), np.float32)
-LIGHT[0], LIGHT[1], LIGHT[2], LIGHT[3], LIGHT[5] = 1.25, -0.30, -0.38, 0.16, 0.06
+LIGHT[0], LIGHT[1], LIGHT[2], LIGHT[3], LIGHT[5] = 0.85, -0.24, -0.40, 0.16, 0.10
 
 
 @jax.jit
@@ -29,7 +29,13 @@ def _draw(vertices, albedo, faces, yaw, focal):
     translation = jnp.asarray([0.0, 0.0, DISTANCE]) - to_camera(middle, rotation, jnp.zeros(3))
     camera = to_camera(vertices, rotation, translation)
     normals = directions_to_camera(vertex_normals(vertices, faces), rotation)
-    matrix = jnp.stack([jnp.stack([focal, 0.0 * focal, SIDE / 2 + 0 * focal]), jnp.stack([0.0 * focal, focal, SIDE / 2 + 0 * focal]), jnp.asarray([0.0, 0.0, 1.0])])
+    matrix = jnp.stack(
+        [
+            jnp.stack([focal, 0.0 * focal, SIDE / 2 + 0 * focal]),
+            jnp.stack([0.0 * focal, focal, SIDE / 2 + 0 * focal]),
+            jnp.asarray([0.0, 0.0, 1.0]),
+        ]
+    )
     colors = jnp.clip(shade(jnp.clip(albedo, 0.0, 1.0), normals, jnp.asarray(LIGHT)), 0.0, 1.0)
     drawn = render(camera, colors, faces, matrix, (SIDE, SIDE))
     picture = drawn.image + (1.0 - drawn.coverage[..., None]) * 0.18
@@ -40,16 +46,26 @@ SIDE = 480
 
 
 def picture(
-    model: FaceModel, vertices: np.ndarray, albedo: np.ndarray, yaw: float = 0.0, side: int = 240, span: float = 270.0
+    model: FaceModel,
+    vertices: np.ndarray,
+    albedo: np.ndarray,
+    yaw: float = 0.0,
+    side: int = 240,
+    span: float = 270.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One head in the sheet's light, BGR bytes (side, side, 3), and its camera (matrix, rotation, translation).
+    """One head in the sheet's light, BGR bytes (side, side, 3), and its camera (matrix, rotation,
+    translation).
 
     Args:
         yaw: degrees, positive turns the face to the picture's right. span: millimetres across the picture.
     """
     focal = jnp.float32(SIDE * DISTANCE / span)
     linear, matrix, rotation, translation = _draw(
-        jnp.asarray(vertices, jnp.float32), jnp.asarray(albedo, jnp.float32), model.faces, jnp.float32(np.radians(-yaw)), focal
+        jnp.asarray(vertices, jnp.float32),
+        jnp.asarray(albedo, jnp.float32),
+        model.faces,
+        jnp.float32(np.radians(-yaw)),
+        focal,
     )
     srgb = np.rint(np.asarray(linear_to_srgb(np.clip(np.asarray(linear), 0.0, 1.0))) * 255).astype(np.uint8)
     small = cv2.resize(srgb[:, :, ::-1], (side, side), interpolation=cv2.INTER_AREA)
@@ -80,7 +96,9 @@ def all_expressions(model: FaceModel) -> np.ndarray:
     """Every expression at weight one on the mean face."""
     shown = []
     for name, offset in zip(model.expression_names, np.asarray(model.expression_basis), strict=True):
-        tile = picture(model, np.asarray(model.mean) + offset, np.asarray(model.albedo_mean), 15.0, 220, 190.0)[0].copy()
+        tile = picture(
+            model, np.asarray(model.mean) + offset, np.asarray(model.albedo_mean), 15.0, 220, 190.0
+        )[0].copy()
         cv2.putText(tile, name, (5, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
         shown.append(tile)
     return grid(shown, 9)
@@ -91,7 +109,9 @@ def mean_and_landmarks(model: FaceModel) -> np.ndarray:
     rows = []
     for points in (None, model.landmarks68, model.landmarks468):
         for yaw in (0.0, 45.0, 85.0):
-            tile, matrix, rotation, translation = picture(model, model.mean, model.albedo_mean, yaw, 480, 230.0)
+            tile, matrix, rotation, translation = picture(
+                model, model.mean, model.albedo_mean, yaw, 480, 230.0
+            )
             tile = np.ascontiguousarray(tile)
             if points is not None:
                 places = jnp.asarray(positions(model, points), jnp.float32)

@@ -1,4 +1,4 @@
-"""Cuts the head out of MakeHuman's base mesh and refines the face: fixed linear maps from base to model vertices."""
+"""Cuts the head out of MakeHuman's base mesh and refines the face: fixed linear maps from base to model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import scipy.sparse as sparse
 
 from .makehuman import BaseMesh
 
-NECK_LOOP = (815, 7515)  # midline vertex in front of the neck and the search start of the loop around the neck base
+NECK_LOOP = (
+    815,
+    7515,
+)  # midline vertex in front of the neck and the search start of the loop around the neck base
 NOSE_TIP = 297
 LEFT_LID_LOOP = (6784, 6785)  # two neighbours on the rim of the left eyelids, upper margin
 SOCKET_RINGS = 2  # rings of the eye pocket kept behind the lid rim (thickness of the lid)
@@ -33,7 +36,9 @@ class QuadMesh:
         """Next vertex straight ahead on an edge loop; None at an irregular vertex."""
         if len(self.neighbours[current]) != 4 or len(self.faces_of[current]) != 4:
             return None
-        beside = {v for f in self.faces_of[current] if previous in self.quads[f] for v in self.quads[f].tolist()}
+        beside = {
+            v for f in self.faces_of[current] if previous in self.quads[f] for v in self.quads[f].tolist()
+        }
         candidates = [v for v in self.neighbours[current] if v not in beside]
         return candidates[0] if len(candidates) == 1 else None
 
@@ -91,7 +96,8 @@ class HeadMesh:
 
 
 def cut_head(base: BaseMesh) -> HeadMesh:
-    """Head, ears and neck down to the loop around its base, lids without their eye pockets, both eyeballs and the tongue."""
+    """Head, ears and neck down to the loop around its base, lids without their eye pockets, both eyeballs
+    and the tongue."""
     body = QuadMesh(base.quads[base.groups == "body"])
     body_uv = base.uv_quads[base.groups == "body"]
     side = [v for v in body.neighbours[NECK_LOOP[0]] if base.vertices[v, 0] > 0.05]
@@ -143,7 +149,8 @@ def cut_head(base: BaseMesh) -> HeadMesh:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Fine vertices as a fixed linear map of coarse ones: fine = matrix @ coarse; coarse vertices come first."""
+    """Fine vertices as a fixed linear map of coarse ones: fine = matrix @ coarse; coarse vertices come
+    first."""
 
     matrix: sparse.csr_matrix
     faces: np.ndarray
@@ -151,11 +158,15 @@ class Refinement:
     uv_faces: np.ndarray
 
 
-def refine(quads: np.ndarray, uv: np.ndarray, uv_quads: np.ndarray, chosen: np.ndarray, reference: np.ndarray) -> Refinement:
-    """One Catmull-Clark step on the chosen quads; its rim keeps its place and the quads beside it become polygons.
+def refine(
+    quads: np.ndarray, uv: np.ndarray, uv_quads: np.ndarray, chosen: np.ndarray, reference: np.ndarray
+) -> Refinement:
+    """One Catmull-Clark step on the chosen quads; its rim keeps its place and the quads beside it become
+    polygons.
 
     Args:
-        quads, uv_quads: (F, 4). chosen: (F,) bool. reference: coarse vertices, only to choose diagonals, (C, 3).
+        quads, uv_quads: (F, 4). chosen: (F,) bool. reference: coarse vertices, only to choose diagonals, (C,
+        3).
 
     Returns:
         Refinement with triangles.
@@ -187,7 +198,11 @@ def refine(quads: np.ndarray, uv: np.ndarray, uv_quads: np.ndarray, chosen: np.n
             continue
         edge_point[a, b] = len(rows)
         if len(inside) == 2:
-            rows.append(blend([(original[a], 0.25), (original[b], 0.25)] + [(rows[face_point[f]], 0.25) for f in inside]))
+            rows.append(
+                blend(
+                    [(original[a], 0.25), (original[b], 0.25)] + [(rows[face_point[f]], 0.25) for f in inside]
+                )
+            )
         else:
             rows.append({a: 0.5, b: 0.5})
     faces_of: dict[int, list[int]] = defaultdict(list)
@@ -222,7 +237,12 @@ def refine(quads: np.ndarray, uv: np.ndarray, uv_quads: np.ndarray, chosen: np.n
     def split(quad: list[int], uv_quad: list[int]) -> None:
         d0 = np.linalg.norm(reference_fine[quad[0]] - reference_fine[quad[2]])
         d1 = np.linalg.norm(reference_fine[quad[1]] - reference_fine[quad[3]])
-        turn = 0 if d0 < d1 - 1e-6 or (abs(d0 - d1) <= 1e-6 and reference_fine[quad[0], 0] >= reference_fine[quad[1], 0]) else 1
+        turn = (
+            0
+            if d0 < d1 - 1e-6
+            or (abs(d0 - d1) <= 1e-6 and reference_fine[quad[0], 0] >= reference_fine[quad[1], 0])
+            else 1
+        )
         q, u = quad[turn:] + quad[:turn], uv_quad[turn:] + uv_quad[:turn]
         faces.extend([[q[0], q[1], q[2]], [q[0], q[2], q[3]]])
         uv_faces.extend([[u[0], u[1], u[2]], [u[0], u[2], u[3]]])
@@ -233,13 +253,19 @@ def refine(quads: np.ndarray, uv: np.ndarray, uv_quads: np.ndarray, chosen: np.n
     reference_fine = matrix @ reference
     for f, quad in enumerate(quads.tolist()):
         uvq = uv_quads[f].tolist()
-        middles = [edge_point.get((min(quad[i], quad[(i + 1) % 4]), max(quad[i], quad[(i + 1) % 4]))) for i in range(4)]
+        middles = [
+            edge_point.get((min(quad[i], quad[(i + 1) % 4]), max(quad[i], quad[(i + 1) % 4])))
+            for i in range(4)
+        ]
         if chosen[f]:
             centre, uv_centre = face_point[f], len(new_uv)
             new_uv.append(np.mean([uv[u] for u in uvq], 0).tolist())
             uv_mid = [uv_between(uvq[i], uvq[(i + 1) % 4]) for i in range(4)]
             for i in range(4):
-                split([quad[i], middles[i], centre, middles[i - 1]], [uvq[i], uv_mid[i], uv_centre, uv_mid[i - 1]])
+                split(
+                    [quad[i], middles[i], centre, middles[i - 1]],
+                    [uvq[i], uv_mid[i], uv_centre, uv_mid[i - 1]],
+                )
         elif all(m is None for m in middles):
             split(quad, uvq)
         else:
