@@ -1,0 +1,102 @@
+"""Photographs of a person who is known exactly: drawn from a model, with exact landmarks, for tests of
+fitting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facefit.color import linear_to_srgb
+from facefit.model import FaceModel, Parameters, surface_points, vertices
+from facefit.model.records import ViewParameters
+from facefit.photo import Photograph
+from facefit.render import intrinsics, project, render_face, to_camera
+
+SIZE = (300, 300)
+FOCAL = 640.0
+TURNS = ((0.05, 0.1, -0.05), (0.0, -0.55, 0.1), (-0.15, 0.5, 0.0))  # of the three views, radians
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The truth and the photographs that show it."""
+
+    parameters: Parameters
+    photographs: tuple[Photograph, ...]
+    landmarks68: np.ndarray  # (N, 68, 2), pixels
+
+
+@jax.jit
+def _draw(model: FaceModel, parameters: Parameters):
+    """One view: sRGB picture with coverage, and the landmarks with their depths as the network would give
+    them.
+    """
+    view = parameters.views
+    matrix = intrinsics(FOCAL, jnp.float32([SIZE[1] / 2, SIZE[0] / 2]))
+    drawn = render_face(model, parameters, matrix, SIZE)
+    # A background of grey stripes, unlike skin.
+    stripes = 0.25 + 0.1 * jnp.sin(jnp.arange(SIZE[1]) / 5.0)
+    image = drawn.image + (1 - drawn.coverage)[..., None] * stripes[None, :, None] * jnp.float32(
+        [0.6, 0.9, 1.0]
+    )
+    points = vertices(model, parameters.identity, view.expression)
+
+    def seen(landmarks):
+        placed = to_camera(surface_points(points, model.faces, landmarks), view.rotation, view.translation)
+        depth = (placed[:, 2:] - view.translation[2]) * FOCAL / view.translation[2]
+        return jnp.concatenate([project(placed, matrix), depth], -1)
+
+    return linear_to_srgb(image), drawn.coverage, seen(model.landmarks468), seen(model.landmarks68)
+
+
+def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = False) -> Subject:
+    """A person drawn from the model's prior, photographed from different sides with different expressions and
+    light.
+
+    Args:
+        sparse: the photographs carry the 68 landmarks too, as if a user had given them.
+    """
+    random = np.random.default_rng(seed)
+
+    def normal(*shape, scale=1.0):
+        return jnp.asarray(random.normal(0, scale, shape), jnp.float32)
+
+    identity = normal(model.identity_basis.shape[0])
+    albedo = normal(model.albedo_basis.shape[0], scale=0.5)
+    photographs, truth, landmarks = [], [], []
+    for n in range(views):
+        weights = random.uniform(0, 0.4, model.expression_basis.shape[0])
+        weights *= random.random(len(weights)) < 0.1  # a few units of the face at a time
+        light = random.normal(0, 0.18, (9, 1)) + random.normal(0, 0.02, (9, 3))
+        light[0] = random.uniform(0.8, 1.1) + random.normal(0, 0.03, 3)
+        view = ViewParameters(
+            expression=jnp.asarray(weights, jnp.float32),
+            rotation=jnp.asarray(TURNS[n % 3], jnp.float32) + normal(3, scale=0.05),
+            translation=jnp.asarray([0.0, 20.0, 750.0], jnp.float32) + normal(3, scale=10.0),
+            log_focal=jnp.float32(np.log(FOCAL)),
+            lighting=jnp.asarray(light, jnp.float32),
+        )
+        image, coverage, dense, points68 = jax.tree.map(
+            np.asarray, _draw(model, Parameters(identity, albedo, view))
+        )
+        rows, columns = np.nonzero(coverage > 0.5)
+        photographs.append(
+            Photograph(
+                path=f"view{n}.png",
+                pixels=np.round(np.clip(image, 0, 1) * 255).astype(np.uint8),
+                exif_focal_px=FOCAL,
+                box=(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1),
+                landmarks468=dense,
+                landmarks68=points68[:, :2] if sparse else None,
+                landmarks68_source="user" if sparse else None,
+                face_score=1.0,
+            )
+        )
+        truth.append(view)
+        landmarks.append(points68[:, :2])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *truth)
+    return Subject(Parameters(identity, albedo, stacked), tuple(photographs), np.stack(landmarks))
