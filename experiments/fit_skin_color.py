@@ -1,11 +1,13 @@
-"""Fit the colour model of `facefit/photo/skin_color.npz`: mixtures of Gaussians over skin and over everything else.
+"""Fit the colour model of `facefit/photo/skin_color.npz`: mixtures of Gaussians over skin and over everything
+else.
 
     python experiments/fit_skin_color.py FOLDER... -o facefit/photo/skin_color.npz
 
-FOLDER holds photographs of faces (searched recursively; `--most` of each are taken, evenly spaced by name). Skin is inside the
-Face Mesh oval without eyes, brows and mouth; the rest is what lies well outside it and not below the chin (neck, hands and
-shoulders are skin too). Every photograph counts the same, and the photographs are weighted so that six bands of skin
-lightness count the same, so that a set of mostly light-skinned people does not make a model for light skin only.
+FOLDER holds photographs of faces (searched recursively; `--most` of each are taken, evenly spaced by name).
+Skin is inside the Face Mesh oval without eyes, brows and mouth; the rest is what lies well outside it and not
+below the chin (neck, hands and shoulders are skin too). Every photograph counts the same, and the photographs
+are weighted so that six bands of skin lightness count the same, so that a set of mostly light-skinned people
+does not make a model for light skin only.
 
 Only the means, covariances and weights of the mixtures are kept: some hundred numbers, no picture.
 """
@@ -50,7 +52,9 @@ def samples(path: Path, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def fit_mixture(colors, weights, count, rng, steps=60):
-    """Expectation maximisation for a weighted mixture of full Gaussians: weights (K,), means (K, 3), covariances (K, 3, 3)."""
+    """Expectation maximisation for a weighted mixture of full Gaussians: weights (K,), means (K, 3),
+    covariances (K, 3, 3).
+    """
     means = colors[rng.choice(len(colors), count, replace=False, p=weights / weights.sum())]
     covariances = np.repeat(np.cov(colors.T, aweights=weights)[None], count, 0)
     shares = np.full(count, 1 / count)
@@ -90,7 +94,8 @@ def main() -> None:
     model = {}
     for name, colors in (("skin", face), ("rest", rest)):
         mixture = fit_mixture(colors.reshape(-1, 3), weights, COMPONENTS[name], rng)
-        model.update({f"{name}_{k}": v.astype(np.float32) for k, v in zip(("share", "mean", "covariance"), mixture)})
+        parts = zip(("share", "mean", "covariance"), mixture)
+        model.update({f"{name}_{part}": values.astype(np.float32) for part, values in parts})
     np.savez_compressed(arguments.output, **model)
     print(f"{arguments.output}: {arguments.output.stat().st_size} bytes from {len(taken)} photographs")
 

@@ -1,4 +1,4 @@
-"""The errors facefit raises on purpose: each names the file or argument, what is wrong, and what to do next."""
+"""The errors facefit raises on purpose: each names the file or argument, what is wrong, what to do next."""
 
 
 class FacefitError(Exception):
@@ -8,12 +8,12 @@ class FacefitError(Exception):
 
 
 class InputError(FacefitError):
-    """A caller's mistake: a missing file, an unknown model, an argument out of range. Nothing was computed."""
+    """A caller's mistake: a missing file, an unknown model, an argument out of range; nothing was done."""
 
     exit_status = 2
 
 
 class PhotoError(FacefitError):
-    """One photograph that could not be fitted: unreadable, no face found. Other photographs of the call go on."""
+    """A photograph that could not be fitted: unreadable, no face found. Others of the call go on."""
 
     exit_status = 1

@@ -24,7 +24,7 @@ def matrix_from_axis_angle(v: Float[Array, "3"]) -> Float[Array, "3 3"]:
     small = squared < 1e-6
     safe = jnp.where(small, 1.0, squared)
     angle = jnp.sqrt(safe)
-    # Both branches of a `where` are differentiated, so the large-angle branch is fed a harmless angle near zero.
+    # Both branches of a `where` are differentiated: the large-angle one is fed a harmless angle near zero.
     sine = jnp.where(small, 1.0 - squared / 6.0, jnp.sin(angle) / angle)
     cosine = jnp.where(small, 0.5 - squared / 24.0, (1.0 - jnp.cos(angle)) / safe)
     k = skew(v)
@@ -37,13 +37,21 @@ def axis_angle_from_matrix(matrix: Float[Array, "3 3"]) -> Float[Array, "3"]:
     Not meant to be differentiated.
     """
     m = matrix
-    # The largest of the four quaternion components is found first: dividing by it is always safe (Shepperd 1978).
+    # The largest of the four quaternion components is found first: dividing by it is safe (Shepperd 1978).
     candidates = jnp.stack(
         [
-            jnp.stack([1 + m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]),
-            jnp.stack([m[2, 1] - m[1, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]]),
-            jnp.stack([m[0, 2] - m[2, 0], m[1, 0] + m[0, 1], 1 - m[0, 0] + m[1, 1] - m[2, 2], m[2, 1] + m[1, 2]]),
-            jnp.stack([m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2]]),
+            jnp.stack(
+                [1 + m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]
+            ),
+            jnp.stack(
+                [m[2, 1] - m[1, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]]
+            ),
+            jnp.stack(
+                [m[0, 2] - m[2, 0], m[1, 0] + m[0, 1], 1 - m[0, 0] + m[1, 1] - m[2, 2], m[2, 1] + m[1, 2]]
+            ),
+            jnp.stack(
+                [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2]]
+            ),
         ]
     )
     best = candidates[jnp.argmax(jnp.diagonal(candidates))]

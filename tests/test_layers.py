@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,33 @@ def test_setup_names_every_package():
         if is_package and name.startswith("facefit")
     }
     assert sorted(listed) == sorted(there)
+
+
+def test_setup_names_every_data_file_and_every_library():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    shipped = set()
+    for package, patterns in config["options.package_data"].items():
+        folder = ROOT / package.replace(".", "/").replace("facefit_kernels", "kernels")
+        shipped |= {path for pattern in patterns.split() for path in folder.glob(pattern)}
+    files = (path for folder in ("facefit", "kernels") for path in (ROOT / folder).rglob("*"))
+    left_out = [
+        path.relative_to(ROOT).as_posix()
+        for path in files
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path not in shipped
+    ]
+    assert left_out == []
+
+    required = {re.split(r"[\[<>=]", line)[0] for line in config["options"]["install_requires"].split()}
+    imported = set()
+    for name, (source, is_package) in project_modules().items():
+        if (
+            name.startswith("facefit") and name != "facefit_kernels.build_backend"
+        ):  # runs while installing only
+            imported |= {target.split(".")[0] for target in imports(source, name, is_package, set())}
+    names = {"cv2": "opencv-python-headless", "dlib": "dlib-bin", "PIL": "pillow"}
+    foreign = imported - set(sys.stdlib_module_names) - {"facefit", "facefit_kernels", "native_build"}
+    assert {names.get(name, name) for name in foreign} <= required
 
 
 def test_files_stay_short_and_say_what_they_are_for():

@@ -12,7 +12,9 @@ from facefit.photo.skin import ycbcr
 ROWS, COLUMNS = np.mgrid[0:300, 0:400].astype(np.float32) + 0.5
 
 
-@pytest.mark.parametrize("side, size, angle", [(64, 64, 0.0), (200, 64, 0.0), (50, 128, 0.3), (180, 90, -0.7)])
+@pytest.mark.parametrize(
+    "side, size, angle", [(64, 64, 0.0), (200, 64, 0.0), (50, 128, 0.3), (180, 90, -0.7)]
+)
 def test_a_warped_ramp_says_where_each_pixel_came_from(side, size, angle):
     picture = np.stack([COLUMNS, ROWS, np.zeros_like(ROWS)], -1)
     matrix = square_to_photo((190.3, 151.8), side, size, angle)
@@ -61,9 +63,11 @@ def test_skin_of_the_sample_is_skin_and_its_background_is_not(sample):
     assert weight[350:, 150:250].mean() < 0.6  # the orange suit
 
 
-@pytest.mark.parametrize("tone", [(236, 196, 172), (200, 150, 120), (141, 92, 65), (92, 60, 46), (60, 40, 32)])
+@pytest.mark.parametrize(
+    "tone", [(236, 196, 172), (200, 150, 120), (141, 92, 65), (92, 60, 46), (60, 40, 32)]
+)
 def test_every_skin_tone_counts(tone):
-    """Tones from light to dark, seen in a face: the photograph's own colour must carry those that are rare."""
+    """Tones from light to dark, seen in a face: the photograph's own colour must carry the rare."""
     points = read_photograph(sample_path()).landmarks468
     rng = np.random.default_rng(0)
     picture = np.full((512, 512, 3), (70, 90, 120), np.float32)

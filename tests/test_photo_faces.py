@@ -14,7 +14,8 @@ from facefit.photo import describe, read_photograph, read_pixels, sample_path
 from facefit.photo.dlib68 import model_file
 from facefit.photo.face_mesh import mirror_permutation
 
-# Read off the eightfold enlarged picture by eye, pixels: corners of both eyes, corners of the mouth, bottom of the chin.
+# Read off the eightfold enlarged picture by eye, pixels: corners of both eyes, corners of the mouth, bottom
+# of the chin.
 BY_HAND = {
     33: (193.5, 100.5), 133: (212.5, 103.5), 362: (236, 104.5), 263: (258.5, 104),
     61: (201.5, 139), 291: (247.5, 138.5), 152: (223, 178),

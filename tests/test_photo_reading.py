@@ -1,4 +1,6 @@
-"""Reading photographs: every mode and orientation gives the same upright sRGB pixels, and bad files one clear message."""
+"""Reading photographs: every mode and orientation gives the same upright sRGB pixels, and bad files one clear
+message.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ def bomb() -> bytes:
     """A PNG that says it has 20,000 x 20,000 pixels; only its header is ever looked at."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
     data = zlib.compress(b"\0" * 1000)

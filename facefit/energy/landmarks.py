@@ -15,9 +15,10 @@ class Outline:
 
     Attributes:
         vertex: index into the candidates, (L,).
-        normal: unit outward direction of the outline in the picture, (L, 2): only the distance along it counts, since
-            nothing tells where along a smooth outline a landmark sits.
-        weight: 1 where the landmark lies on the visible outline, 0 where its own surface point faces the camera, (L,).
+        normal: unit outward direction of the outline in the picture, (L, 2): only the distance along it
+            counts, since nothing tells where along a smooth outline a landmark sits.
+        weight: 1 where the landmark lies on the visible outline, 0 where its own surface point faces the
+            camera, (L,).
     """
 
     vertex: Int[Array, " L"]
@@ -31,8 +32,8 @@ class LandmarkEvidence:
 
     Attributes:
         observed: pixels, (L, 2).
-        whitening: takes a difference in pixels to standard deviations, (L, 2, 2). A rank-one matrix says that only
-            the distance in one direction is known.
+        whitening: takes a difference in pixels to standard deviations, (L, 2, 2). A rank-one matrix says that
+            only the distance in one direction is known.
         weight: share of an independent measurement, (L,); 0 leaves the landmark out.
     """
 
@@ -55,7 +56,7 @@ def landmark_residuals(
 
 
 def facing(points: Float[Array, "L 3"], normals: Float[Array, "L 3"]) -> Float[Array, " L"]:
-    """Cosine between the surface normal and the direction to the camera, camera frame: 1 looks at it, 0 outline."""
+    """Cosine between surface normal and direction to the camera, camera frame: 1 looks at it, 0 outline."""
     return -jnp.sum(points * normals, -1) / jnp.maximum(jnp.linalg.norm(points, axis=-1), 1e-6)
 
 
@@ -69,8 +70,8 @@ def match_outline(
 ) -> Outline:
     """Finds the vertex of the visible outline nearest to every outline landmark.
 
-    The jaw points of the 2D schemes slide along the cheek with the pose (Zhu et al. 2015): a fixed vertex would pull
-    the pose. The candidate that is both edge-on and near the landmark is taken.
+    The jaw points of the 2D schemes slide along the cheek with the pose (Zhu et al. 2015): a fixed vertex
+    would pull the pose. The candidate that is both edge-on and near the landmark is taken.
 
     Args:
         candidates, normals: vertices of the face's sides and their normals, camera frame.

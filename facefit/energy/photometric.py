@@ -1,8 +1,8 @@
 """The photometric term at the pixels that a rasterizer has assigned to triangles.
 
-With visibility held fixed a pixel's colour is a smooth function of all parameters: where its ray meets its triangle
-(the barycentric weights move as the triangle moves), the albedo and normal there, and the light. This is the renderer
-without its silhouettes, at chosen pixels only, and cheap enough for dense Jacobians.
+With visibility held fixed a pixel's colour is a smooth function of all parameters: where its ray meets its
+triangle (the barycentric weights move as the triangle moves), the albedo and normal there, and the light.
+This is the renderer without its silhouettes, at chosen pixels only, and cheap enough for dense Jacobians.
 """
 
 from __future__ import annotations
@@ -64,13 +64,14 @@ def rendered_colors(
     focal: Float[Array, ""],
     ray: Float[Array, "M 2"],
 ) -> Float[Array, "M 3"]:
-    """Linear colours of the surface at pixels whose triangles are known; every row depends on its own triangle alone.
+    """Linear colours of the surface at pixels whose triangles are known; every row depends on its own
+    triangle alone.
 
     Args:
         corners: of each pixel's triangle, camera frame, millimetres (pixel, corner, xyz).
-        corner_normals: unit vertex normals there, camera frame, held fixed: their value is used, while the derivative
-            of the normal is that of the pixel's own triangle. The two differ by the curvature within one ring of
-            triangles, and the second needs no sum over neighbours.
+        corner_normals: unit vertex normals there, camera frame, held fixed: their value is used, while the
+            derivative of the normal is that of the pixel's own triangle. The two differ by the curvature
+            within one ring of triangles, and the second needs no sum over neighbours.
         corner_albedo: linear RGB there.
         focal: pixels.
         ray: offset of the pixel from the principal point, pixels.
@@ -93,8 +94,8 @@ def photometric_residuals(
 ) -> Float[Array, "M 3"]:
     """Robust differences of rendered and photographed colours, in standard deviations.
 
-    Differences are taken of sRGB values: cameras' noise, and what a model cannot explain of skin, are about equally
-    large there for light and dark skin, while linear light would all but ignore the dark.
+    Differences are taken of sRGB values: cameras' noise, and what a model cannot explain of skin, are about
+    equally large there for light and dark skin, while linear light would all but ignore the dark.
 
     Args:
         rendered, observed: linear RGB.

@@ -22,14 +22,13 @@ def expression_residuals(
     return jnp.concatenate([centred, outside / bound_sigma])
 
 
-def lighting_residuals(
-    lighting: Float[Array, "9 3"], sigma: float, color_sigma: float
-) -> Float[Array, " D"]:
+def lighting_residuals(lighting: Float[Array, "9 3"], sigma: float, color_sigma: float) -> Float[Array, " D"]:
     """Light is near white and not much stronger from one side than on average.
 
     Args:
         sigma: of the first- and second-order coefficients, as a fraction of the ambient one.
-        color_sigma: of a coefficient's difference from its mean over the channels (Deng et al. 2019, L_gamma).
+        color_sigma: of a coefficient's difference from its mean over the channels (Deng et al. 2019,
+            L_gamma).
     """
     level = jnp.maximum(jnp.mean(lighting[0]), 0.05)
     directional = lighting[1:] / (level * sigma)

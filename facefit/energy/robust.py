@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 def geman_mcclure(residual: Float[Array, "... D"], scale: float) -> Float[Array, "... D"]:
     """Shrinks residual vectors so that half their squared norm is the Geman-McClure penalty.
 
-    |result|^2 = |r|^2 / (1 + |r|^2 / scale^2): quadratic for small residuals, never more than scale^2 for large ones.
-    The result is a smooth residual itself, so a least-squares solver needs no reweighting and sees the true energy
-    (the square-root construction of Engels et al. 2006).
+    |result|^2 = |r|^2 / (1 + |r|^2 / scale^2): quadratic for small residuals, never more than scale^2 for
+    large ones. The result is a smooth residual itself, so a least-squares solver needs no reweighting and
+    sees the true energy (the square-root construction of Engels et al. 2006).
 
     Args:
         residual: vectors along the last axis, in standard deviations.

@@ -1,4 +1,4 @@
-"""The 3D morphable model: records, the forward model, readers of model files, the store of installed models."""
+"""The 3D morphable model: records, forward model, readers of model files, store of installed models."""
 
 from facefit.model.forward import albedo, at_points, crop, surface_points, vertices
 from facefit.model.npz import load_model, save_model

@@ -22,7 +22,7 @@ def vertices(
 
 
 def albedo(model: FaceModel, coefficients: Float[Array, " A"]) -> Float[Array, "V 3"]:
-    """Albedo of every vertex, linear RGB. Not clipped: a clip would stop gradients from leading back into range."""
+    """Albedo of every vertex, linear RGB. Not clipped: that would stop gradients leading back into range."""
     return model.albedo_mean + jnp.tensordot(coefficients, model.albedo_basis, axes=1)
 
 

@@ -22,13 +22,14 @@ class SurfacePoints:
 
 @struct.dataclass
 class FaceModel:
-    """A 3D morphable model, in millimetres, x to the subject's left, y up, z out of the face, origin between the ears.
+    """A 3D morphable model, in millimetres, x to the subject's left, y up, z out of the face, origin between
+    the ears.
 
     vertices(identity, expression) = mean + identity . identity_basis + expression . expression_basis
     albedo(coefficients) = albedo_mean + coefficients . albedo_basis          (linear RGB)
 
-    Identity and albedo coefficients are in standard deviations (their prior is N(0, 1)). Expression weights are in
-    [0, 1] when `expression_is_blendshape`, else in standard deviations.
+    Identity and albedo coefficients are in standard deviations (their prior is N(0, 1)). Expression weights
+    are in [0, 1] when `expression_is_blendshape`, else in standard deviations.
 
     Attributes:
         mean: vertices of the mean neutral head, (V, 3).
@@ -43,8 +44,8 @@ class FaceModel:
         landmarks468: the points of the Face Mesh network.
         landmark_sigma468: how far the network's points scatter about `landmarks468`, as a fraction of the
             inter-ocular distance, (468,): measured on renderings of the model, used to weigh the points.
-        regions: membership in [0, 1] of every vertex, (V,) each; at least skin, lips, eyes, brows, ears, neck, scalp,
-            inner (mouth cavity, eye sockets: never seen from outside on a closed face).
+        regions: membership in [0, 1] of every vertex, (V,) each; at least skin, lips, eyes, brows, ears,
+            neck, scalp, inner (mouth cavity, eye sockets: never seen from outside on a closed face).
         name, expression_names, identity_names, expression_is_blendshape, licence: static facts.
     """
 
@@ -72,8 +73,9 @@ class ViewParameters:
 
     Attributes:
         expression: (E,).
-        rotation: axis-angle from model to camera frame, radians, applied after the half turn about x that takes the
-            model frame (y up, z out) to the OpenCV camera frame (y down, z forward): zero is a frontal face, (3,).
+        rotation: axis-angle from model to camera frame, radians, applied after the half turn about x that
+            takes the model frame (y up, z out) to the OpenCV camera frame (y down, z forward): zero is a
+            frontal face, (3,).
         translation: of the model's origin in the camera frame, millimetres, (3,).
         log_focal: natural logarithm of the focal length in photograph pixels, ().
         lighting: second-order spherical harmonics of the incoming light, rows in the order of
@@ -102,7 +104,8 @@ def vertex_count(model: FaceModel) -> int:
 
 
 def mean_parameters(model: FaceModel, views: int) -> Parameters:
-    """The mean face, neutral, frontal, one metre away, in white ambient light of unit irradiance: where fitting starts.
+    """The mean face, neutral, frontal, one metre away, in white ambient light of unit irradiance: where
+    fitting starts.
 
     Returns:
         Parameters with `views` views, focal length 1000 px.

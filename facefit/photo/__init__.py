@@ -31,7 +31,9 @@ def sample_path() -> Path:
 
 
 def describe() -> list[tuple[str, bool, str]]:
-    """What finds faces and landmarks here, for `facefit doctor`: name, whether it works, and what it does or how to get it."""
+    """What finds faces and landmarks here, for `facefit doctor`: name, whether it works, and what it does or
+    how to get it.
+    """
     hog = util.find_spec("dlib") is not None
     file = model_file()
     return [

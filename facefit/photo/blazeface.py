@@ -1,4 +1,6 @@
-"""The BlazeFace detector (Bazarevsky et al. 2019), run in JAX: boxes and six points of the faces in a photograph."""
+"""The BlazeFace detector (Bazarevsky et al. 2019), run in JAX: boxes and six points of the faces in a
+photograph.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _ANCHORS = {16: 2, 32: 6}  # anchors a cell, by stride
 
 @dataclass(frozen=True)
 class Detection:
-    """A proposed face: box centre and size, six points (eyes as seen from left to right in an upright face, nose, mouth, ears), all in photo pixels."""
+    """A proposed face: box centre and size, six points (eyes as seen from left to right in an upright face,
+    nose, mouth, ears), all in photo pixels.
+    """
 
     center: Float[np.ndarray, " 2"]
     size: float
@@ -60,7 +64,8 @@ def _anchors() -> np.ndarray:
 def detect(pixels: np.ndarray, squares: list[np.ndarray], threshold: float = 0.5) -> list[Detection]:
     """Faces seen in the given squares of a photograph (matrices square -> photo of side SIZE), best first.
 
-    Overlapping detections are blended, weighted by score, as in the original pipeline; the squares share one such pass.
+    Overlapping detections are blended, weighted by score, as in the original pipeline; the squares share one
+    such pass.
     """
     found = []
     for matrix in squares:
@@ -78,7 +83,9 @@ def detect(pixels: np.ndarray, squares: list[np.ndarray], threshold: float = 0.5
 
 
 def whole(pixels: np.ndarray, angle: float = 0.0, zoom: float = 1.0) -> np.ndarray:
-    """The matrix of a square that holds the whole photograph (zoom > 1: it fills that much less of the square)."""
+    """The matrix of a square that holds the whole photograph (zoom > 1: it fills that much less of the
+    square).
+    """
     height, width = pixels.shape[:2]
     return cropping.square_to_photo((width / 2, height / 2), max(height, width) * zoom, SIZE, angle)
 

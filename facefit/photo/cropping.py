@@ -14,8 +14,9 @@ from facefit.color import srgb_to_linear
 def square_to_photo(center_xy, side: float, size: int, angle: float = 0.0) -> Float[np.ndarray, "3 3"]:
     """The matrix M of a square cut out of a photograph: photo_xy1 = M @ crop_xy1.
 
-    `side` is the square's side in photo pixels, `size` its side in crop pixels, `angle` (radians) how far its x axis is
-    turned towards the photo's y axis (clockwise as seen). Both pictures have the first pixel's centre at (.5, .5).
+    `side` is the square's side in photo pixels, `size` its side in crop pixels, `angle` (radians) how far its
+    x axis is turned towards the photo's y axis (clockwise as seen). Both pictures have the first pixel's
+    centre at (.5, .5).
     """
     scale = side / size
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
@@ -29,8 +30,8 @@ def warp(
 ) -> np.ndarray:
     """Resample (H, W, C) pixels (any dtype OpenCV knows) into a (size, size, C) crop, bilinear.
 
-    Where the crop is coarser than the photograph, the photograph is first reduced by area averaging to about the crop's
-    resolution, over the crop's surroundings only.
+    Where the crop is coarser than the photograph, the photograph is first reduced by area averaging to about
+    the crop's resolution, over the crop's surroundings only.
     """
     corners = crop_to_photo @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]], float)
     height, width = pixels.shape[:2]
@@ -57,9 +58,10 @@ def crop(
 ) -> tuple[Float[np.ndarray, "S S 3"], Float[np.ndarray, "3 3"], Float[np.ndarray, "S S"]]:
     """An upright square of a photograph in linear light, for fitting.
 
-    Returns the crop as linear RGB float32 (size, size, 3); the matrix crop_to_photo, photo_xy1 = crop_to_photo @ crop_xy1;
-    and validity (size, size) in [0, 1], which is 0 outside the photograph, where the crop repeats the edge. The averaging
-    of down-scaling is done on linear values, as a camera with fewer pixels would have done it.
+    Returns the crop as linear RGB float32 (size, size, 3); the matrix crop_to_photo, photo_xy1 =
+    crop_to_photo @ crop_xy1; and validity (size, size) in [0, 1], which is 0 outside the photograph, where
+    the crop repeats the edge. The averaging of down-scaling is done on linear values, as a camera with fewer
+    pixels would have done it.
     """
     matrix = square_to_photo(center_xy, side_px, size)
     height, width = pixels.shape[:2]

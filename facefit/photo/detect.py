@@ -1,9 +1,10 @@
 """Find the faces of a photograph and choose one: BlazeFace proposes, the Face Mesh network confirms.
 
-On the kit's 359 photographs BlazeFace on the whole picture misses none, dlib's HOG detector 37 (profiles, small faces), so
-BlazeFace comes first. Where no proposal is confirmed the search widens: zoomed out (a face that fills the picture), HOG
-with up-sampling, turned pictures, tiles (small faces in large pictures), and at last the Face Mesh network on a grid of
-squares of its own. The search stops at the first stage that confirms a face.
+On the kit's 359 photographs BlazeFace on the whole picture misses none, dlib's HOG detector 37 (profiles,
+small faces), so BlazeFace comes first. Where no proposal is confirmed the search widens: zoomed out (a face
+that fills the picture), HOG with up-sampling, turned pictures, tiles (small faces in large pictures), and at
+last the Face Mesh network on a grid of squares of its own. The search stops at the first stage that confirms
+a face.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from facefit.photo.records import FaceFound
 
 MIN_SCORE = 0.5  # of the Face Mesh network for a proposal of the first stage
 MIN_SCORE_LATE = 0.85  # for proposals of the later stages, which are more often wrong
-# Median over the points of their scatter between six looks, as a fraction of the face. On 65 difficult true faces it is at most
-# 0.0125 (0.027 on a blurred one 48 pixels large, with a logit of 18); on what the network takes for a face in pictures
-# without one, 95 % are above 0.034, and those with a logit over 12 above 0.04.
+# Median over the points of their scatter between six looks, as a fraction of the face. On 65 difficult true
+# faces it is at most 0.0125 (0.027 on a blurred one 48 pixels large, with a logit of 18); on what the network
+# takes for a face in pictures without one, 95 % are above 0.034, and those with a logit over 12 above 0.04.
 MAX_SCATTER = 0.022
 _MAX_SCATTER_SURE, _SURE = 0.032, 12.0
 _TRUST_IN_ANGLE = 4.0  # logits by which another angle must be better than the proposal's own
@@ -58,8 +59,8 @@ def _search(pixels: np.ndarray) -> list[FaceFound]:
 
 
 def _enlarge(pixels: np.ndarray, face: FaceFound, reduced: tuple[int, ...]) -> FaceFound:
-    """A face found in a reduced copy, in the photograph; looked at again there where the copy had fewer pixels than the
-    network takes."""
+    """A face found in a reduced copy, in the photograph; looked at again there where the copy had fewer
+    pixels than the network takes."""
     x, y = pixels.shape[1] / reduced[1], pixels.shape[0] / reduced[0]
     points = (face.landmarks * [x, y, x]).astype(np.float32)
     if face.size >= face_mesh.SIZE:
@@ -69,8 +70,8 @@ def _enlarge(pixels: np.ndarray, face: FaceFound, reduced: tuple[int, ...]) -> F
 
 
 def choose(pixels: np.ndarray, faces: list[FaceFound], choice: str) -> FaceFound:
-    """The face named by `choice`: "largest"; "N", the N-th from the left, from 1; or "x,y", the one nearest that pixel
-    (first pixel 0,0), looked for there anew where no face found covers it.
+    """The face named by `choice`: "largest"; "N", the N-th from the left, from 1; or "x,y", the one nearest
+    that pixel (first pixel 0,0), looked for there anew where no face found covers it.
 
     Raises InputError where `choice` is none of these or there is no such face.
     """
@@ -109,8 +110,10 @@ def faces_near(pixels: np.ndarray, point: np.ndarray) -> list[FaceFound]:
 
 
 def refine(pixels: np.ndarray, squares: list[Square], most: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Face Mesh points and scores (logits) of the given squares, each looked at again around the points found until the
-    square stays where it is (by 4 degrees and 4 % of its side), at least twice and at most `most` times."""
+    """Face Mesh points and scores (logits) of the given squares, each looked at again around the points found
+    until the square stays where it is (by 4 degrees and 4 % of its side), at least twice and at most `most`
+    times.
+    """
     for step in range(most):
         points, scores = face_mesh.landmarks(pixels, squares)
         found = [face_mesh.square_of(p) for p in points]
@@ -167,8 +170,10 @@ def _confirm(pixels: np.ndarray, squares: list[Square], threshold: float, name: 
 
 
 def _upright(pixels: np.ndarray, squares: list[Square]) -> list[Square]:
-    """The squares turned by a quarter, a half or three quarters where the network is much surer of that: a proposal's
-    own angle is wrong for faces that hang upside down, and the points of such a look are nonsense with a good score."""
+    """The squares turned by a quarter, a half or three quarters where the network is much surer of that: a
+    proposal's own angle is wrong for faces that hang upside down, and the points of such a look are nonsense
+    with a good score.
+    """
     turns = np.radians([0.0, 90.0, 180.0, 270.0])
     tried = [replace(square, angle=square.angle + float(turn)) for square in squares for turn in turns]
     logits = face_mesh.landmarks(pixels, tried)[1].reshape(-1, len(turns))
@@ -206,7 +211,9 @@ def _hog_detector():
 
 
 def _hog(pixels: np.ndarray) -> list[Square]:
-    """dlib's frontal detector (Dalal and Triggs 2005; King 2015), at twice the size so that faces of 40 pixels count."""
+    """dlib's frontal detector (Dalal and Triggs 2005; King 2015), at twice the size so that faces of 40
+    pixels count.
+    """
     try:
         detector = _hog_detector()
     except ImportError:
@@ -234,7 +241,9 @@ def _tiles(pixels: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def _grid(pixels: np.ndarray) -> list[Square]:
-    """Squares for the Face Mesh network without any detector: the best-scored of a coarse grid over position, size and turn."""
+    """Squares for the Face Mesh network without any detector: the best-scored of a coarse grid over position,
+    size and turn.
+    """
     squares = []
     for count, angles in ((1, (0, 40, -40, 90, -90)), (2, (0, 40, -40)), (3, (0,))):
         for matrix in _tiles(pixels, count):

@@ -1,4 +1,6 @@
-"""dlib's 68 iBUG points, where the package `face-recognition-models` is installed; used only where they agree with Face Mesh."""
+"""dlib's 68 iBUG points, where the package `face-recognition-models` is installed; used only where they agree
+with Face Mesh.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +16,30 @@ from facefit.photo import cropping, face_mesh
 _FILE = "shape_predictor_68_face_landmarks.dat"
 _SIZE = 450  # pixels across the upright crop the predictor works in
 _MARGIN = 1.8  # side of the crop over the face's size
-# dlib's predictor was trained inside the boxes of dlib's detector: where those lie in the crop, measured on 123 detections.
+# dlib's predictor was trained inside the boxes of dlib's detector: where those lie in the crop, measured on
+# 123 detections.
 _BOX_SIDE, _BOX_DOWN = 0.91, 0.01  # of the face's size
-# The predictor jumps with its box; the median of these boxes (shift right, shift down, size) is steadier than one.
+# The predictor jumps with its box; the median of these boxes (shift right, shift down, size) is steadier than
+# one.
 _BOXES = [(0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06)]
-# Mean distance from Face Mesh, in face sizes, beyond which dlib is taken to have failed. On the kit it keeps 88 % of the
-# photographs, with an NME of 3.0 %; what it drops (mostly faces turned by more than 40 degrees) has 12 %.
+# Mean distance from Face Mesh, in face sizes, beyond which dlib is taken to have failed. On the kit it keeps
+# 88 % of the photographs, with an NME of 3.0 %; what it drops (mostly faces turned by more than 40 degrees)
+# has 12 %.
 _AGREEMENT = 0.035
-# Face Mesh points near the iBUG points 17 to 67, good to about 2 % of a face: enough to tell success from failure.
+# Face Mesh points near the iBUG points 17 to 67, good to about 2 % of a face: enough to tell success from
+# failure.
 _NEAR_INNER = [
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160, 158, 133, 153, 144, 362,
-    385, 387, 263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160,
+    158, 133, 153, 144, 362, 385, 387, 263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17,
+    84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 ]  # fmt: skip
 
 
 @functools.cache
 def model_file() -> Path | None:
-    """Where the predictor's file lies, or None. The package is never imported: it needs the removed `pkg_resources`."""
+    """Where the predictor's file lies, or None. The package is never imported: it needs the removed
+    `pkg_resources`.
+    """
     try:
         files = metadata.files("face-recognition-models") or []
     except metadata.PackageNotFoundError:
@@ -47,7 +56,9 @@ def _predictor():
 
 
 def landmarks68(pixels: np.ndarray, dense: Float[np.ndarray, "468 3"]) -> Float[np.ndarray, "68 2"] | None:
-    """iBUG points in photo pixels (first pixel's centre at .5), or None without the model or where it fails on this face."""
+    """iBUG points in photo pixels (first pixel's centre at .5), or None without the model or where it fails
+    on this face.
+    """
     if model_file() is None:
         return None
     import dlib

@@ -22,7 +22,9 @@ FOREHEAD, CHIN = 10, 152
 
 @dataclass(frozen=True)
 class Square:
-    """Where the network looks: centre and side in photo pixels, angle in radians (clockwise as seen), mirrored or not."""
+    """Where the network looks: centre and side in photo pixels, angle in radians (clockwise as seen),
+    mirrored or not.
+    """
 
     center: tuple[float, float]
     side: float
@@ -34,7 +36,8 @@ class Square:
 def _compiled():
     graph, weights = network.load("face_mesh")
     weights = jax.device_put(weights)
-    # The points that a region's own network places again are those its frame was drawn around, in the same order.
+    # The points that a region's own network places again are those its frame was drawn around, in the same
+    # order.
     frames = [np.asarray(o["points"]) for o in graph["operations"] if o["op"] == "frame"]
     regions = {name: next(f for f in frames if f[0] == first) for name, first in _FIRST_POINT.items()}
 
@@ -50,8 +53,8 @@ def _compiled():
 
 
 def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, np.ndarray]:
-    """The network itself on crops in [0, 1]: points in crop pixels (B, 468, 3) and face scores (B,), the logit of
-    the probability of a face."""
+    """The network itself on crops in [0, 1]: points in crop pixels (B, 468, 3) and face scores (B,), the
+    logit of the probability of a face."""
     points, scores = [], []
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
@@ -64,7 +67,7 @@ def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, n
 
 
 def landmarks(pixels: np.ndarray, squares: list[Square]) -> tuple[np.ndarray, np.ndarray]:
-    """Points in photo pixels (N, 468, 3), z in photo pixels too, and face scores (N,) (logits), one a square."""
+    """Points in photo pixels (N, 468, 3), z in photo pixels too, and face scores (N,), logits."""
     matrices = [cropping.square_to_photo(s.center, s.side, SIZE, s.angle) for s in squares]
     images = [cropping.warp(pixels, m, SIZE, border=cv2.BORDER_CONSTANT) for m in matrices]
     images = [i[:, ::-1] if s.mirrored else i for i, s in zip(images, squares)]
@@ -82,8 +85,8 @@ def landmarks(pixels: np.ndarray, squares: list[Square]) -> tuple[np.ndarray, np
 def roll(points: Float[np.ndarray, "468 3"]) -> float:
     """How far a face is turned in the picture, radians, clockwise as seen, 0 upright.
 
-    The line of the eyes and the line from forehead to chin vote with their lengths in the picture: the first vanishes in a
-    profile, the second in a face seen from above or below.
+    The line of the eyes and the line from forehead to chin vote with their lengths in the picture: the first
+    vanishes in a profile, the second in a face seen from above or below.
     """
     eyes = points[LEFT_EYE, :2] - points[RIGHT_EYE, :2]
     down = points[CHIN, :2] - points[FOREHEAD, :2]
@@ -100,14 +103,17 @@ def square_of(points: Float[np.ndarray, "468 3"], margin: float = MARGIN) -> Squ
     return Square((float(center[0]), float(center[1])), float((high - low).max() * margin), angle)
 
 
-# Six looks at a face: box margin and turn (degrees), plain and mirrored. Against the kit's points their mean scatters 8 %
-# less than one look on studio photographs and 3 % less on video stills, and mirroring cancels a bias of 0.2 input pixels.
+# Six looks at a face: box margin and turn (degrees), plain and mirrored. Against the kit's points their mean
+# scatters 8 % less than one look on studio photographs and 3 % less on video stills, and mirroring cancels a
+# bias of 0.2 input pixels.
 _LOOKS = [(m, t, f) for m, t in ((1.4, -8.0), (1.5, 0.0), (1.6, 8.0)) for f in (False, True)]
 
 
-def averaged_landmarks(pixels: np.ndarray, points: Float[np.ndarray, "468 3"]) -> tuple[np.ndarray, np.ndarray, float]:
-    """The mean of six looks around known points, (468, 3); their scatter, the standard deviation of one look's position
-    in photo pixels, (468,); and the face score (logit) of the plain look."""
+def averaged_landmarks(
+    pixels: np.ndarray, points: Float[np.ndarray, "468 3"]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The mean of six looks around known points, (468, 3); their scatter, the standard deviation of one
+    look's position in photo pixels, (468,); and the face score (logit) of the plain look."""
     squares = []
     for margin, turn, mirrored in _LOOKS:
         square = square_of(points, margin)
@@ -124,5 +130,7 @@ def probability(logit: float) -> float:
 
 @functools.cache
 def mirror_permutation() -> np.ndarray:
-    """Which point of a mirrored face is which of the face: mirrored[i] is the mirror image of point permutation[i]."""
+    """Which point of a mirrored face is which of the face: mirrored[i] is the mirror image of point
+    permutation[i].
+    """
     return network.load("face_mesh")[1]["mirror_permutation"].astype(np.int32)

@@ -12,20 +12,28 @@ import numpy as np
 from facefit.errors import InputError
 
 MAX_BYTES = 1_000_000
-_FORMATS = "Give 68 iBUG points or 468 Face Mesh points as .pts, .npy (N, 2) or .json ([[x, y], ...] or {\"points\": ...})."
+_FORMATS = (
+    "Give 68 iBUG points or 468 Face Mesh points as .pts, .npy (N, 2) "
+    'or .json ([[x, y], ...] or {"points": ...}).'
+)
 
 
 def read_landmarks(path: str | Path) -> np.ndarray:
-    """The points of a landmark file, (68, 2), (468, 2) or (468, 3), float32, in photo pixels, first pixel's centre at (.5, .5).
+    """The points of a landmark file, (68, 2), (468, 2) or (468, 3), float32, in photo pixels, first pixel's
+    centre at (.5, .5).
 
-    In the file the first pixel's centre is (0, 0), as .pts files and OpenCV have it; x is to the right, y down.
+    In the file the first pixel's centre is (0, 0), as .pts files and OpenCV have it; x is to the right, y
+    down.
 
-    Raises InputError where the file cannot be read, is of another kind, or does not hold 68 or 468 finite points.
+    Raises InputError where the file cannot be read, is of another kind, or does not hold 68 or 468 finite
+    points.
     """
     path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: too large for a landmark file ({path.stat().st_size} bytes). {_FORMATS}")
+            raise InputError(
+                f"{path}: too large for a landmark file ({path.stat().st_size} bytes). {_FORMATS}"
+            )
         data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such landmark file. Check the path.") from None
@@ -49,7 +57,9 @@ def read_landmarks(path: str | Path) -> np.ndarray:
 
 
 def check_inside(path: str | Path, points: np.ndarray, size: tuple[int, int]) -> None:
-    """Refuses points that cannot belong to a photograph of `size` = (width, height): most of them outside, or all in one place."""
+    """Refuses points that cannot belong to a photograph of `size` = (width, height): most of them outside, or
+    all in one place.
+    """
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= size)).all(1).mean()
     if inside < 0.5:
         raise InputError(
@@ -57,7 +67,9 @@ def check_inside(path: str | Path, points: np.ndarray, size: tuple[int, int]) ->
             "Coordinates are pixels of the upright photograph, 0,0 the centre of the first one."
         )
     if np.ptp(points[:, :2], axis=0).min() < 4:
-        raise InputError(f"{path}: its points span less than four pixels. Coordinates are pixels, not fractions.")
+        raise InputError(
+            f"{path}: its points span less than four pixels. Coordinates are pixels, not fractions."
+        )
 
 
 def _read_pts(data: bytes) -> list:
@@ -66,7 +78,11 @@ def _read_pts(data: bytes) -> list:
     body = re.search(r"\{(.*?)\}", text, re.DOTALL)
     if body is None:
         raise ValueError("no { } around the points")
-    rows = [[float(v) for v in line.replace(",", " ").split()] for line in body.group(1).splitlines() if line.strip()]
+    rows = [
+        [float(v) for v in line.replace(",", " ").split()]
+        for line in body.group(1).splitlines()
+        if line.strip()
+    ]
     count = re.search(r"n_points\s*:\s*(\d+)", text)
     if count and int(count.group(1)) != len(rows):
         raise ValueError(f"n_points says {count.group(1)}, but there are {len(rows)}")

@@ -1,4 +1,6 @@
-"""Run a convolutional network that `experiments/convert_face_mesh.py` converted: a list of operations and their weights."""
+"""Run a convolutional network that `experiments/convert_face_mesh.py` converted: a list of operations and
+their weights.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +78,9 @@ def _convolution(x: Array, weight: Array, stride: tuple[int, int], padding: str)
 
 
 def _depthwise(x: Array, weight: Array, stride: tuple[int, int], padding: str) -> Array:
-    """A depthwise convolution, weight (h, w, C, 1), as h*w shifted products: XLA fuses them into one pass on every
-    backend, where its grouped convolution on the CPU is a scalar loop. Small images go through that loop all the same:
-    it is compiled in a fraction of the time, and half of the layers have small images."""
+    """A depthwise convolution, weight (h, w, C, 1), as h*w shifted products: XLA fuses them into one pass on
+    every backend, where its grouped convolution on the CPU is a scalar loop. Small images go through that
+    loop all the same: it is compiled in a fraction of the time, and half of the layers have small images."""
     if x.shape[1] * x.shape[2] <= _SMALL:
         kernel = weight.transpose(0, 1, 3, 2)
         return lax.conv_general_dilated(
@@ -99,7 +101,8 @@ def _depthwise(x: Array, weight: Array, stride: tuple[int, int], padding: str) -
 
 
 def _frame(points: Float[Array, "B P 2"], operation: dict) -> Float[Array, "B 2 3"]:
-    """The frame of a region of the face in feature pixels: x axis along two of its points, sized by the box of all of them.
+    """The frame of a region of the face in feature pixels: x axis along two of its points, sized by the box
+    of all of them.
 
     Column 0 and 1 are one cell along x and y, column 2 is the origin: position = axes @ (x, y) + origin.
     """
@@ -117,7 +120,9 @@ def _frame(points: Float[Array, "B P 2"], operation: dict) -> Float[Array, "B 2 
 def _sample(
     features: Float[Array, "B H W C"], frame: Float[Array, "B 2 3"], cells: int
 ) -> Float[Array, "B K K C"]:
-    """Bilinear samples on a frame's grid of cells; positions right of and below the features read zeros, as in TensorFlow."""
+    """Bilinear samples on a frame's grid of cells; positions right of and below the features read zeros, as
+    in TensorFlow.
+    """
     grid = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), -1).astype(np.float32)
     position = jnp.einsum("bij,yxj->byxi", frame[..., :2], grid) + frame[:, None, None, :, 2]
     first = jnp.floor(position)

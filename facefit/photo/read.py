@@ -1,4 +1,6 @@
-"""Read a photograph's pixels, upright and in sRGB, and its focal length; refuse what is no photograph with a clear message."""
+"""Read a photograph's pixels, upright and in sRGB, and its focal length; refuse what is no photograph with a
+clear message.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,12 @@ _DIAGONAL_35MM = math.hypot(36.0, 24.0)
 
 
 def read_pixels(path: str | Path) -> tuple[UInt8[np.ndarray, "H W 3"], float | None]:
-    """The upright sRGB pixels (H, W, 3) uint8 and the EXIF focal length in pixels (None where there is none to trust).
+    """The upright sRGB pixels (H, W, 3) uint8 and the EXIF focal length in pixels (None where there is none
+    to trust).
 
-    Grey, transparent (laid over mid-grey), palette, CMYK and 16-bit pictures become 8-bit RGB; an embedded colour profile
-    is converted to sRGB; of several frames the first is taken. The size is checked before anything is decoded.
+    Grey, transparent (laid over mid-grey), palette, CMYK and 16-bit pictures become 8-bit RGB; an embedded
+    colour profile is converted to sRGB; of several frames the first is taken. The size is checked before
+    anything is decoded.
 
     Raises:
         InputError: the path is missing, a folder, empty, no picture, or too large.
@@ -64,11 +68,11 @@ def read_pixels(path: str | Path) -> tuple[UInt8[np.ndarray, "H W 3"], float | N
 def focal_from_exif(exif: dict[int, float], size: tuple[int, int]) -> float | None:
     """Focal length in pixels of a picture `size` = (width, height), from the EXIF tags as numbers.
 
-    Two sources: the focal length with the sensor's resolution (tags 0x920A, 0xA20E-0xA210; scaled where the picture was
-    resized after it was taken), and the 35 mm equivalent (0xA405), which is defined by the diagonal. Where both exist and
-    disagree by more than 15 % the equivalent wins, as editors leave stale sensor resolutions behind. None where the
-    picture was cropped (its proportions differ from those the camera wrote down) or the result is not believable
-    (outside 0.4 to 30 times the longer side).
+    Two sources: the focal length with the sensor's resolution (tags 0x920A, 0xA20E-0xA210; scaled where the
+    picture was resized after it was taken), and the 35 mm equivalent (0xA405), which is defined by the
+    diagonal. Where both exist and disagree by more than 15 % the equivalent wins, as editors leave stale
+    sensor resolutions behind. None where the picture was cropped (its proportions differ from those the
+    camera wrote down) or the result is not believable (outside 0.4 to 30 times the longer side).
     """
     width, height = size
     taken = (exif.get(0xA002, 0.0), exif.get(0xA003, 0.0))
@@ -125,7 +129,8 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
 def _check_small(path: Path, width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise PhotoError(
-            f"{path}: the picture has only {width} x {height} pixels, too few to show a face. Use a larger copy of it."
+            f"{path}: the picture has only {width} x {height} pixels, too few to show a face. "
+            "Use a larger copy of it."
         )
 
 
@@ -147,7 +152,9 @@ def _exif(image: Image.Image) -> dict[int, float]:
 
 
 def _deep_grey(image: Image.Image) -> np.ndarray:
-    """Grey pictures of more than 8 bits, which Pillow would clip instead of scaling: 16 bits, or floats in [0, 1]."""
+    """Grey pictures of more than 8 bits, which Pillow would clip instead of scaling: 16 bits, or floats in
+    [0, 1].
+    """
     values = np.asarray(image, np.float32)
     full = (
         1.0
@@ -186,7 +193,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _read_with_opencv(path: Path, data: bytes) -> np.ndarray:
-    """Formats that Pillow does not know and OpenCV does (16-bit RGB TIFF among them); OpenCV limits the size itself."""
+    """Formats that Pillow does not know and OpenCV does (16-bit RGB TIFF among them); OpenCV limits the size
+    itself.
+    """
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:

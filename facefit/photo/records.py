@@ -1,4 +1,6 @@
-"""The records of a photograph: the picture as read, the faces found in it, and the chosen face with its landmarks."""
+"""The records of a photograph: the picture as read, the faces found in it, and the chosen face with its
+landmarks.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ class FaceFound:
     """One face found in a photograph, before it is chosen.
 
     Attributes:
-        landmarks: Face Mesh points in photo pixels, first pixel's centre at (.5, .5); z in pixels, smaller is nearer, (468, 3).
-        scatter: how far each point scatters between six looks at the face, standard deviation in pixels, (468,).
+        landmarks: Face Mesh points in photo pixels, first pixel's centre at (.5, .5); z in pixels, smaller is
+            nearer, (468, 3).
+        scatter: how far each point scatters between six looks at the face, standard deviation in pixels,
+            (468,).
         score: the Face Mesh network's own probability that this is a face, in [0, 1].
         detector: what proposed it, for `facefit doctor` and for debugging.
     """
@@ -46,16 +50,17 @@ class Photograph:
     Attributes:
         path: the file it was read from.
         pixels: sRGB, upright (the EXIF orientation is applied), (H, W, 3) uint8.
-        exif_focal_px: focal length in pixels from the EXIF data; None where there is none or it is not believable.
+        exif_focal_px: focal length in pixels from the EXIF data; None where there is none or it is not
+            believable.
         box: (x0, y0, x1, y1) around the chosen face, pixels.
-        landmarks468: Face Mesh points, pixels, first pixel's centre at (.5, .5); z in pixels, smaller is nearer. None where
-            the user gave 68 points and the network sees no face there.
+        landmarks468: Face Mesh points, pixels, first pixel's centre at (.5, .5); z in pixels, smaller is
+            nearer. None where the user gave 68 points and the network sees no face there.
         landmarks68: iBUG points, same convention; None where neither the user nor dlib gave any.
         landmarks68_source: "user", "dlib" or None.
         face_score: the network's probability that there is a face, in [0, 1].
         warnings: what a user should know (other faces, doubtful points), a sentence each.
-        scatter468: how far the network's points scatter between six looks at the face (standard deviation, pixels); None
-            where they are the user's.
+        scatter468: how far the network's points scatter between six looks at the face (standard deviation,
+            pixels); None where they are the user's.
     """
 
     path: str

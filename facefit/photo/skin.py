@@ -1,4 +1,6 @@
-"""How likely each pixel of a photograph is skin, from its colour: Deng et al. 2019, section 2.7, with a colour model of our own."""
+"""How likely each pixel of a photograph is skin, from its colour: Deng et al. 2019, section 2.7, with a
+colour model of our own.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from jaxtyping import Float
 
 # Face Mesh points around the face, the eyes (with the lids), the brows and the lips, each in order.
 _OVAL = [
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
-    172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ]  # fmt: skip
 _HOLES = [
     [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246],
@@ -28,7 +30,9 @@ _CUBE_VOLUME = 0.564 * 0.713 * 0.587  # of the RGB cube in YCbCr: the determinan
 
 
 def ycbcr(srgb: np.ndarray) -> Float[np.ndarray, "*shape 3"]:
-    """ITU-R BT.601 luma and colour differences of sRGB (uint8, or float in [0, 1]), in [0, 1] with grey at 0.5, float32."""
+    """ITU-R BT.601 luma and colour differences of sRGB (uint8, or float in [0, 1]), in [0, 1] with grey at
+    0.5, float32.
+    """
     rgb = srgb.astype(np.float32) / (255.0 if srgb.dtype == np.uint8 else 1.0)
     luma = rgb @ np.float32([0.299, 0.587, 0.114])
     return np.stack([luma, 0.5 + 0.564 * (rgb[..., 2] - luma), 0.5 + 0.713 * (rgb[..., 0] - luma)], -1)
@@ -43,7 +47,9 @@ def log_gaussians(colors: Float[np.ndarray, "N 3"], means, covariances) -> Float
 
 
 def face_mask(points: Float[np.ndarray, "468 3"], size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
-    """1 inside the oval of a face without eyes, brows and mouth, 0 elsewhere, uint8 (H, W); points in pixels, centres at .5."""
+    """1 inside the oval of a face without eyes, brows and mouth, 0 elsewhere, uint8 (H, W); points in pixels,
+    centres at .5.
+    """
     mask = np.zeros(size, np.uint8)
     corners = np.round(points[:, :2] - 0.5).astype(np.int32)
     cv2.fillPoly(mask, [corners[_OVAL]], 1)
@@ -55,18 +61,21 @@ def face_mask(points: Float[np.ndarray, "468 3"], size: tuple[int, int]) -> Floa
 def skin_weight(
     srgb: np.ndarray, points: Float[np.ndarray, "468 3"] | None = None
 ) -> Float[np.ndarray, "H W"]:
-    """The posterior in [0, 1] that each pixel of an sRGB picture (H, W, 3), uint8 or float in [0, 1], is skin.
+    """The posterior in [0, 1] that each pixel of an sRGB picture (H, W, 3), uint8 or float in [0, 1], is
+    skin.
 
     Two mixtures of Gaussians in YCbCr, one of skin and one of everything else, were fitted by
-    `experiments/fit_skin_color.py`. With `points`, the Face Mesh points of a face in this picture (pixels, first centre at
-    .5), the skin mixture is joined by a Gaussian of the colours found inside this face: that is what makes it right for
-    coloured light, unusual white balance and grey photographs. Colour alone cannot tell skin from wood or hair of
-    the same colour; the caller multiplies with what else it knows.
+    `experiments/fit_skin_color.py`. With `points`, the Face Mesh points of a face in this picture (pixels,
+    first centre at .5), the skin mixture is joined by a Gaussian of the colours found inside this face: that
+    is what makes it right for coloured light, unusual white balance and grey photographs. Colour alone cannot
+    tell skin from wood or hair of the same colour; the caller multiplies with what else it knows.
     """
     model = _model()
     # A table over 32 levels a channel, at the cells' middles: photographs have far more pixels than that.
     levels = (srgb if srgb.dtype == np.uint8 else np.clip(srgb * 255 + 0.5, 0, 255).astype(np.uint8)) >> 3
-    colors = ycbcr((np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1).reshape(-1, 3) * 8 + 4) / 255)
+    colors = ycbcr(
+        (np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1).reshape(-1, 3) * 8 + 4) / 255
+    )
     skin = _mixture(colors, model["skin_share"], model["skin_mean"], model["skin_covariance"])
     rest = _mixture(colors, model["rest_share"], model["rest_mean"], model["rest_covariance"])
     rest = (1 - _CLUTTER) * rest + _CLUTTER / _CUBE_VOLUME
@@ -84,8 +93,8 @@ def _mixture(colors: np.ndarray, share: np.ndarray, mean: np.ndarray, covariance
 
 
 def _own_gaussian(srgb: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and covariance of the colours inside a face, from the two thirds that are nearest their median (beards,
-    glasses, hair and highlights are the rest); None where the face has too few pixels."""
+    """Mean and covariance of the colours inside a face, from the two thirds that are nearest their median
+    (beards, glasses, hair and highlights are the rest); None where the face has too few pixels."""
     colors = ycbcr(srgb[face_mask(points, srgb.shape[:2]) > 0])
     if len(colors) < 50:
         return None

@@ -1,4 +1,4 @@
-"""The perspective camera: from the model frame to the camera frame, to pixels, and to the clip space of the kernels."""
+"""The perspective camera: from the model frame to the camera frame, to pixels, to the kernels' clip space."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def intrinsics(focal: Float[Array, ""], center: Float[Array, "2"]) -> Float[Arra
 
 
 def project(points_camera: Float[Array, "... 3"], matrix: Float[Array, "3 3"]) -> Float[Array, "... 2"]:
-    """Camera frame to pixels. Points nearer than 1 mm are treated as 1 mm away, so nothing is ever divided by zero."""
+    """Camera frame to pixels. Points nearer than 1 mm count as 1 mm away, so nothing is divided by zero."""
     homogeneous = points_camera @ matrix.T
     return homogeneous[..., :2] / jnp.maximum(homogeneous[..., 2:], 1.0)
 

@@ -1,4 +1,4 @@
-"""Diffuse shading under distant light given by second-order spherical harmonics (Ramamoorthi and Hanrahan 2001)."""
+"""Diffuse shading under distant light in second-order spherical harmonics (Ramamoorthi, Hanrahan 2001)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Rows of a lighting matrix: 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2, each an orthonormal real harmonic of the
-# normal's direction times the factor by which Lambert's cosine attenuates its order (pi, 2 pi / 3, pi / 4), divided
-# by pi so that a white surface in constant light of radiance one reflects one; the first row is then 1 (not
-# 0.2821), so that lighting[0] is the mean radiance that the surface reflects.
+# Rows of a lighting matrix: 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2, each an orthonormal real harmonic of
+# the normal's direction times the factor by which Lambert's cosine attenuates its order (pi, 2 pi / 3, pi /
+# 4), divided by pi so that a white surface in constant light of radiance one reflects one; the first row is
+# then 1 (not 0.2821), so that lighting[0] is the mean radiance that the surface reflects.
 _FIRST = (2.0 / 3.0) * math.sqrt(3.0)
 _SECOND = 0.25 * math.sqrt(15.0)
 _AXIAL = 0.25 * math.sqrt(5.0) / 2.0
@@ -19,8 +19,8 @@ _AXIAL = 0.25 * math.sqrt(5.0) / 2.0
 def sh_basis(normals: Float[Array, "... 3"]) -> Float[Array, "... 9"]:
     """The nine functions that `lighting` weighs.
 
-    They are sqrt(4 pi) times the orthonormal real spherical harmonics of order 0, 1 and 2 times the clamped cosine's
-    attenuation 1, 2/3 and 1/4.
+    They are sqrt(4 pi) times the orthonormal real spherical harmonics of order 0, 1 and 2 times the clamped
+    cosine's attenuation 1, 2/3 and 1/4.
 
     Args:
         normals: unit vectors in the frame of the light (facefit: the camera frame).

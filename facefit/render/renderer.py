@@ -15,7 +15,7 @@ from facefit.render.mesh import vertex_normals
 
 @struct.dataclass
 class Rendering:
-    """A picture of a mesh: linear colours (H, W, C), coverage in [0, 1] (H, W), and the fragments it was made from."""
+    """A picture of a mesh: linear colours (H, W, C), coverage in [0, 1] (H, W), and its fragments."""
 
     image: Float[Array, "H W C"]
     coverage: Float[Array, "H W"]
@@ -57,7 +57,7 @@ def render_face(
     """Draws one view of a subject: `parameters.views` without its leading axis (see `jax.vmap`).
 
     Args:
-        matrix: pinhole matrix of the picture to be drawn; `log_focal` is not read, so that a crop can be drawn.
+        matrix: pinhole matrix of the picture to be drawn; `log_focal` is not read, so a crop can be drawn.
         size: (H, W), static.
     """
     view = parameters.views
