@@ -1,4 +1,6 @@
-"""What a fit sees of one photograph: a crop of fixed size, landmarks and weights in its frame, and priors of its camera."""
+"""What a fit sees of one photograph: a crop of fixed size, landmarks and weights in its frame, and priors of
+its camera.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from facefit.photo import Photograph, crop, skin_weight
 
 # The crop's side in outer-eye distances (about 90 mm): a head with some margin.
 CROP_UNITS = 2.9
-# Face Mesh points of the outer corners of the eyes, and a few that span the face for when they cannot be told apart.
+# Face Mesh points of the outer corners of the eyes, and a few that span the face for when they cannot be told
+# apart.
 _RIGHT_EYE, _LEFT_EYE = 33, 263
 
 
@@ -52,8 +55,8 @@ class Observation:
 def face_extent(photograph: Photograph) -> tuple[np.ndarray, float]:
     """Centre of the face and its outer-eye distance in space, photograph pixels.
 
-    The distance is measured in three dimensions where the dense landmarks give depth, so that a profile is as large as
-    a frontal face.
+    The distance is measured in three dimensions where the dense landmarks give depth, so that a profile is as
+    large as a frontal face.
     """
     if photograph.landmarks468 is not None:
         points = np.asarray(photograph.landmarks468, np.float64)
@@ -127,8 +130,8 @@ def stack(observations: list[Observation]) -> Observation:
 def focal_groups(photographs: list[Photograph]) -> list[int]:
     """Numbers photographs by the camera that took them: same size and same EXIF focal length, same group.
 
-    Two pictures of equal size without EXIF are taken to share the lens too: the prior on the distance of each is free,
-    so a wrong guess costs little and a right one lets the views measure the focal length together.
+    Two pictures of equal size without EXIF are taken to share the lens too: the prior on the distance of each
+    is free, so a wrong guess costs little and a right one lets the views measure the focal length together.
     """
     keys: dict = {}
     groups = []

@@ -18,7 +18,8 @@ class FittedView:
     Attributes:
         file: path as the caller gave it.
         expression: coefficients, (E,).
-        rotation: axis-angle, camera frame, (3,); zero looks at the camera (see `facefit.render.camera.to_camera`).
+        rotation: axis-angle, camera frame, (3,); zero looks at the camera (see
+            `facefit.render.camera.to_camera`).
         translation: of the model's origin in the camera frame, millimetres, (3,).
         focal_px: focal length, photograph pixels.
         center: principal point, photograph pixels, first pixel's centre at (0.5, 0.5), (2,).
@@ -54,8 +55,8 @@ class Fit:
         model: the model that was fitted.
         identity, albedo: coefficients shared by all photographs, (I,), (A,).
         views: one record per fitted photograph, in the caller's order.
-        report: plain data for `summary.json`: "photos" (every photograph of the call, also those that failed),
-            "seconds" per stage, "landmark_rmse_px" over all views, "preset", "model".
+        report: plain data for `summary.json`: "photos" (every photograph of the call, also those that
+            failed), "seconds" per stage, "landmark_rmse_px" over all views, "preset", "model".
     """
 
     model: FaceModel

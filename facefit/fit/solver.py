@@ -1,8 +1,8 @@
 """Levenberg-Marquardt for residuals with shared and per-view parameters; it knows residuals, not faces.
 
-The energy is |g(shared)|^2 + sum_n |f(shared, view_n, data_n)|^2. Its Gauss-Newton matrix is an arrow: one block for
-the shared parameters, one for every view, and a border between. The views are eliminated first (Schur complement), so
-the cost grows linearly with their number.
+The energy is |g(shared)|^2 + sum_n |f(shared, view_n, data_n)|^2. Its Gauss-Newton matrix is an arrow: one
+block for the shared parameters, one for every view, and a border between. The views are eliminated first
+(Schur complement), so the cost grows linearly with their number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 Pytree = Any
-# Views handled together: enough to keep the processors busy, few enough that any number of views fits in memory.
+# Views handled together: enough to keep the processors busy, few enough that any number of views fits in
+# memory.
 VIEWS_AT_ONCE = 4
 
 
@@ -30,7 +31,8 @@ class Solution:
         energy: sum of squared residuals there, ().
         damping: factor of the diagonal for the next step, ().
         accepted: how many steps lowered the energy, ().
-        finite: whether the energy was finite at every step, (). A step to a place where it is not is never taken.
+        finite: whether the energy was finite at every step, (). A step to a place where it is not is never
+            taken.
     """
 
     shared: Pytree
@@ -55,7 +57,8 @@ def begin(shared: Pytree, views: Pytree, damping: float = 1e-3) -> Solution:
 
 @struct.dataclass
 class Linearization:
-    """Residuals of one view and their derivatives, columns in the order in which `ravel_pytree` lays parameters out.
+    """Residuals of one view and their derivatives, columns in the order in which `ravel_pytree` lays
+    parameters out.
 
     Attributes:
         residual: (R,).
@@ -81,11 +84,11 @@ def levenberg_marquardt_step(
     Args:
         solution: where to start from.
         view_residuals: f(shared, view, prepared) -> (R,), for one view.
-        linearize: the same with its derivatives. Left to the caller, who knows which parameters act through what;
-            a dense forward sweep over every parameter can cost fifty times more.
+        linearize: the same with its derivatives. Left to the caller, who knows which parameters act through
+            what; a dense forward sweep over every parameter can cost fifty times more.
         shared_residuals: g(shared) -> (Q,).
-        prepare: (shared, view, data) -> prepared, for one view: what is held fixed during the step (visibility,
-            correspondences).
+        prepare: (shared, view, data) -> prepared, for one view: what is held fixed during the step
+            (visibility, correspondences).
         data: pytree with leading axis N.
     """
     s, unravel_shared = ravel_pytree(solution.shared)
@@ -112,7 +115,9 @@ def levenberg_marquardt_step(
     )
 
     new_shared = unravel_shared(s - delta_s)
-    new_views = jax.vmap(lambda view, delta: unravel_view(ravel_pytree(view)[0] - delta))(solution.views, delta_w)
+    new_views = jax.vmap(lambda view, delta: unravel_view(ravel_pytree(view)[0] - delta))(
+        solution.views, delta_w
+    )
     per_view = each_view(
         lambda view, fixed: jnp.sum(view_residuals(new_shared, view, fixed) ** 2), new_views, prepared
     )
@@ -142,8 +147,9 @@ def _solve_arrow(
 ) -> tuple[Float[Array, " S"], Float[Array, "N W"]]:
     """Solves the damped normal equations by eliminating the views.
 
-    The matrix is normalised to a unit diagonal first (which makes the damping Marquardt's): focal length in logarithms
-    and positions in pixels differ by many orders of magnitude, and single precision has seven digits.
+    The matrix is normalised to a unit diagonal first (which makes the damping Marquardt's): focal length in
+    logarithms and positions in pixels differ by many orders of magnitude, and single precision has seven
+    digits.
     """
     scale_s = 1.0 / jnp.sqrt(jnp.diagonal(h_ss) + 1e-8)
     scale_v = 1.0 / jnp.sqrt(jax.vmap(jnp.diagonal)(h_vv) + 1e-8)
