@@ -173,24 +173,16 @@ def crossings(
     x, y = pixel_centers(face_index.shape)
     right = jnp.concatenate([shown[:, 1:], shown[:, -1:]], axis=1)
     below = jnp.concatenate([shown[1:], shown[-1:]], axis=0)
-    result = []
-    for other, step_x, step_y in ((right, 1.0, 0.0), (below, 0.0, 1.0)):
-        result.append(
-            _discontinuities(
-                vertices,
-                faces,
-                adjacent,
-                shown.reshape(-1),
-                other.reshape(-1),
-                x.reshape(-1),
-                y.reshape(-1),
-                step_x,
-                step_y,
-            ).reshape(height, width, 2)
-        )
-    return jnp.stack(result, axis=2)
+    # Both directions in one walk: half as much to compile.
+    count = height * width
+    step_x = jnp.repeat(jnp.asarray([1.0, 0.0], jnp.float32), count)
+    first, second = jnp.tile(shown.reshape(-1), 2), jnp.concatenate([right.reshape(-1), below.reshape(-1)])
+    at_x, at_y = jnp.tile(x.reshape(-1), 2), jnp.tile(y.reshape(-1), 2)
+    edges = _discontinuities(vertices, faces, adjacent, first, second, at_x, at_y, step_x, 1.0 - step_x)
+    return jnp.moveaxis(edges.reshape(2, height, width, 2), 0, 2)
 
 
+@jax.jit
 def blend(
     vertices_clip: Float[Array, "V 4"], edges: Int[Array, "H W 2 2"], image: Float[Array, "H W C"]
 ) -> Float[Array, "H W C"]:

@@ -184,6 +184,8 @@ def visible_faces(
 
     state = (jnp.full(height * width, jnp.inf, jnp.float32), jnp.full(height * width, _NO_FACE, jnp.int32))
     for k, window in enumerate(_WINDOWS):
+        if k > 0 and _WINDOWS[k - 1] >= max(size):
+            continue  # no triangle covers more than the whole picture: nothing to compile
         state = write_windows(state, window, starts[k], starts[k + 1])
     _, nearest = write_whole(state, starts[len(_WINDOWS)], starts[len(_WINDOWS) + 1])
     return jnp.where(nearest == _NO_FACE, -1, nearest).reshape(size)
@@ -213,6 +215,7 @@ def _relative_corners(
     return relative_x, relative_y, corners
 
 
+@jax.jit
 def surface(
     vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
 ) -> tuple[Float[Array, "H W 3"], Float[Array, "H W"]]:
@@ -235,6 +238,7 @@ def surface(
     return barycentric, jnp.where(hit, z / jnp.where(hit & (w != 0), w, 1.0), 1.0)
 
 
+@jax.jit
 def signed_distance(
     vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
 ) -> Float[Array, "H W"]:
