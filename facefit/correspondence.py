@@ -37,6 +37,7 @@ class Sightings:
 
     Attributes:
         pixels: (S, 468, 2) in the rendering.
+        depth: of the points, as the network gives it, in pixels, (S, 468).
         face: triangle under each point, -1 where the point is off the head, (S, 468).
         barycentric: (S, 468, 3).
         facing: cosine between surface normal and line of sight there, (S, 468).
@@ -46,6 +47,7 @@ class Sightings:
     """
 
     pixels: Float[np.ndarray, "S 468 2"]
+    depth: Float[np.ndarray, "S 468"]
     face: np.ndarray
     barycentric: Float[np.ndarray, "S 468 3"]
     facing: Float[np.ndarray, "S 468"]
@@ -165,7 +167,7 @@ def scatter(model: FaceModel, seen: Sightings, points: SurfacePoints) -> Float[n
     """
     corners = np.asarray(model.faces)[np.asarray(points.face)]
     weights = np.asarray(points.barycentric)
-    matrix = _matrix()
+    matrix = picture_intrinsics()
     distance = np.full(seen.pixels.shape[:2], np.nan)
     basis = np.asarray(model.identity_basis)[:, corners]
     mean = np.asarray(model.mean)[corners]
@@ -204,9 +206,10 @@ def _look(model, identity, coefficients, rotation, light, background):
     outside = ((xy < 0) | (xy >= SIZE)).any(1)
     face = np.where(outside, -1, face_index[row, column])
     across = np.linalg.norm(_landmark_place(model, OUTER_EYES[0]) - _landmark_place(model, OUTER_EYES[1]))
-    interocular = across * float(_matrix()[0, 0]) / DISTANCE
+    interocular = across * float(picture_intrinsics()[0, 0]) / DISTANCE
     return (
         xy,
+        found[0, :, 2],
         face,
         barycentric[row, column],
         facing[row, column],
@@ -234,7 +237,7 @@ def _draw(model, identity, coefficients, rotation, light, background):
     )
     sight = -camera / jnp.linalg.norm(camera, axis=1, keepdims=True)
     facing = (normals * sight).sum(1, keepdims=True)
-    matrix = jnp.asarray(_matrix())
+    matrix = jnp.asarray(picture_intrinsics())
     drawn = render(camera, jnp.concatenate([colors, facing], 1), model.faces, matrix, (SIZE, SIZE))
     picture = drawn.image[..., :3] + (1.0 - drawn.coverage[..., None]) * jnp.asarray(background, jnp.float32)
     corners = project(to_camera(corners3d, rotation, translation), matrix)
@@ -249,7 +252,8 @@ def _draw(model, identity, coefficients, rotation, light, background):
     )
 
 
-def _matrix() -> np.ndarray:
+def picture_intrinsics() -> np.ndarray:
+    """Pinhole matrix of the renderings, (3, 3)."""
     # 115 mm from eyes to chin fill FACE_SHARE of the picture.
     focal = FACE_SHARE * SIZE * DISTANCE / 115.0
     return np.array([[focal, 0.0, SIZE / 2], [0.0, focal, SIZE / 2], [0.0, 0.0, 1.0]], np.float32)

@@ -32,12 +32,16 @@ def test_points_that_a_perfect_network_sees_are_found_again_with_their_noise(mod
             points[np.asarray(model.faces)[np.asarray(truth.face)]] * np.asarray(truth.barycentric)[..., None]
         ).sum(1)
         at = correspondence.to_camera(places.astype(np.float32), rotation, shown[-1])
-        camera["pixels"] = np.asarray(correspondence.project(at, correspondence._matrix()))
+        camera["pixels"] = np.asarray(correspondence.project(at, correspondence.picture_intrinsics()))
         return shown
 
     def perfect(pixels, squares):
         eyes = np.asarray(positions(model, model.landmarks68))[[36, 45]]
-        unit = np.linalg.norm(eyes[0] - eyes[1]) * correspondence._matrix()[0, 0] / correspondence.DISTANCE
+        unit = (
+            np.linalg.norm(eyes[0] - eyes[1])
+            * correspondence.picture_intrinsics()[0, 0]
+            / correspondence.DISTANCE
+        )
         found = camera["pixels"] + random.normal(0, NOISE * unit, (468, 2))
         return np.concatenate([found, np.zeros((468, 1))], 1)[None].astype(np.float32), np.ones(1)
 

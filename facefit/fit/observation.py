@@ -35,6 +35,7 @@ class Observation:
         points468, weight468: dense landmarks with depth, (468, 3), and 1 where there are any, ().
         points68, weight68: iBUG landmarks, (68, 2), and 1 where there are any, ().
         log_focal, log_focal_sigma: prior of the focal length in photograph pixels, ().
+        share: how much of its evidence counts beside the subject's other photographs, ().
         focal_group: which focal length of the subject this photograph was taken with, ().
     """
 
@@ -49,6 +50,7 @@ class Observation:
     weight68: Float[Array, ""]
     log_focal: Float[Array, ""]
     log_focal_sigma: Float[Array, ""]
+    share: Float[Array, ""]
     focal_group: Int[Array, ""]
 
 
@@ -113,18 +115,24 @@ def observe(
         weight68=np.float32(sparse is not None),
         log_focal=np.float32(np.log(focal)),
         log_focal_sigma=np.float32(sigma),
+        share=np.float32(1.0),
         focal_group=np.int32(focal_group),
     )
 
 
 def stack(observations: list[Observation]) -> Observation:
-    """Observations with a leading axis N."""
-    return Observation(
+    """Observations with a leading axis N.
+
+    The evidence of N photographs counts as that of sqrt(N): the network errs alike on one person's photographs, and so
+    does a model that cannot express that person's skin.
+    """
+    stacked = Observation(
         **{
             field.name: jnp.asarray(np.stack([getattr(o, field.name) for o in observations]))
             for field in dataclasses.fields(Observation)
         }
     )
+    return stacked.replace(share=stacked.share / len(observations) ** 0.5)
 
 
 def focal_groups(photographs: list[Photograph]) -> list[int]:

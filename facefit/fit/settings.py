@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+from flax import struct
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Settings:
-    """Hashable, so that a fit compiled for one preset is found again.
+    """Numbers of steps and sizes are static; the rest are traced, so other values need no other program.
 
-    The standard deviations describe how the evidence misses the truth; the effective counts say how many independent
-    measurements it amounts to, since the errors of neighbouring landmarks and pixels are strongly correlated and
-    counting each alone would drown the prior.
+    The standard deviations describe how the evidence misses the truth; the effective counts say how many
+    independent measurements it amounts to, since the errors of neighbouring landmarks and pixels are strongly
+    correlated and counting each alone would drown the prior.
 
     Attributes:
         landmark_steps, photometric_steps: solver steps of the two stages.
         crop_px: side of the square that photometric fitting sees, pixels.
         pixels: how many of its pixels are used at most.
-        dense_sigma: floor of the dense landmarks' standard deviation, as a fraction of the outer-eye distance.
+        dense_sigma: floor of the dense landmarks' standard deviation, as a fraction of the outer-eye
+            distance.
         dense_count: effective number of independent dense landmarks.
         depth_sigma: the same for the network's depth estimates; they are a guess from a single view.
         depth_count: effective number of depth estimates; 0 leaves them out.
@@ -28,29 +29,34 @@ class Settings:
         photometric_sigma: of an sRGB value.
         photometric_count: effective number of independent pixels.
         photometric_outlier: where a pixel becomes an outlier, standard deviations.
+        identity_sigma: of the identity coefficients; 1 is the model's own prior.
+        drift_sigma: of the dense network's common errors; 1 is as measured.
         expression_sigma: of a blendshape weight (standard deviations for a Gaussian basis).
         lighting_sigma, lighting_color_sigma: see `facefit.energy.priors.lighting_residuals`.
         distance_mm, distance_log_sigma: prior of the camera's distance.
-        focal_log_sigma: of the focal length about 1.2 x the longer side of the photograph, where EXIF tells nothing.
+        focal_log_sigma: of the focal length about 1.2 x the longer side of the photograph, where EXIF tells
+            nothing.
         exif_log_sigma: of the focal length where EXIF tells it.
     """
 
-    landmark_steps: int = 12
-    photometric_steps: int = 8
-    crop_px: int = 128
-    pixels: int = 4096
-    dense_sigma: float = 0.02
-    dense_count: float = 80.0
-    depth_sigma: float = 0.08
-    depth_count: float = 0.0
+    landmark_steps: int = struct.field(pytree_node=False, default=12)
+    photometric_steps: int = struct.field(pytree_node=False, default=8)
+    crop_px: int = struct.field(pytree_node=False, default=128)
+    pixels: int = struct.field(pytree_node=False, default=4096)
+    dense_sigma: float = 0.015
+    dense_count: float = 40.0
+    depth_sigma: float = 0.02
+    depth_count: float = 10.0
     sparse_sigma: float = 0.03
     sparse_count: float = 40.0
     outline_sigma: float = 0.03
-    outline_count: float = 12.0
+    outline_count: float = 6.0
     landmark_outlier: float = 4.0
     photometric_sigma: float = 0.05
-    photometric_count: float = 150.0
+    photometric_count: float = 40.0
     photometric_outlier: float = 3.0
+    identity_sigma: float = 1.0
+    drift_sigma: float = 1.0
     expression_sigma: float = 0.25
     lighting_sigma: float = 0.4
     lighting_color_sigma: float = 0.15

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from facefit_kernels import rasterize
 from jaxtyping import Array, Float
 
+from facefit import cache
 from facefit.energy.landmarks import LandmarkEvidence, Outline, facing, match_outline
 from facefit.energy.photometric import PixelSample
 from facefit.fit.observation import Observation
@@ -28,7 +29,12 @@ def _join(*parts: PointBasis) -> PointBasis:
 
 
 def prepare(
-    fitting: FittingSurface, settings: Settings, photometric: bool, shared: Shared, view: View, seen: Observation
+    fitting: FittingSurface,
+    settings: Settings,
+    photometric: bool,
+    shared: Shared,
+    view: View,
+    seen: Observation,
 ) -> Prepared:
     """Finds what a solver step holds fixed: which points are visible, the outline, the pixels' triangles."""
     model = fitting.surface
@@ -64,7 +70,10 @@ def prepare(
             select(fitting.points, fitting.outline[jaw_match.vertex]),
         ),
         evidence=evidence,
+        drift=fitting.drift.modes,
         depth_weight=depth_weight,
+        depth_sigma=jnp.sqrt(settings.depth_sigma**2 + fitting.drift.sigma[:, 1] ** 2),
+        depth_bias=fitting.drift.depth_bias,
         pixels=pixels,
         sample=sample,
     )
@@ -87,7 +96,8 @@ def _evidence(
     dense = dense.at[oval].multiply(1.0 - oval_match.weight)
     sparse = visible[468:] * (settings.sparse_count / 68.0) * seen.weight68
     sparse = sparse.at[jaw].multiply(1.0 - jaw_match.weight)
-    dense_sigma = jnp.sqrt(settings.dense_sigma**2 + fitting.sigma468**2)
+    own = fitting.drift.sigma[:, 0] ** 2 + (0.5 * fitting.scatter468) ** 2
+    dense_sigma = jnp.sqrt(settings.dense_sigma**2 + own)
     identity = jnp.eye(2)
 
     def along(match: Outline):
@@ -113,7 +123,7 @@ def _evidence(
             jaw_match.weight * outline_share[1] * seen.weight68,
         ]
     )
-    return LandmarkEvidence(observed, whitening / seen.unit, weight), depth
+    return LandmarkEvidence(observed, whitening / seen.unit, weight * seen.share), depth * seen.share
 
 
 def _sample(
@@ -133,7 +143,7 @@ def _sample(
     # Places beyond the number of usable pixels repeat pixel (0, 0) and weigh nothing.
     chosen = jnp.where(jnp.arange(settings.pixels) < jnp.sum(counts), weight[rows, columns], 0.0)
     # A face that is mostly hidden has fewer independent pixels, not heavier ones.
-    share = settings.photometric_count / jnp.maximum(jnp.sum(chosen), 0.1 * size * size)
+    share = seen.share * settings.photometric_count / jnp.maximum(jnp.sum(chosen), 0.1 * size * size)
     center = jnp.stack([columns + 0.5, rows + 0.5], -1).astype(jnp.float32)
     return PixelSample(
         corner=corner[rows, columns],
@@ -144,12 +154,14 @@ def _sample(
     )
 
 
-def _shared_residuals(shared: Shared) -> Float[Array, " Q"]:
+def _shared_residuals(settings: Settings, shared: Shared) -> Float[Array, " Q"]:
     # Focal lengths get their priors from the views; a tiny pull keeps unused groups determined.
-    return jnp.concatenate([shared.identity, shared.albedo, 1e-3 * shared.log_focal])
+    return jnp.concatenate(
+        [shared.identity / settings.identity_sigma, shared.albedo, 1e-3 * shared.log_focal]
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "photometric"))
+@cache.remembered(static_argnames=("photometric",))
 def step(
     fitting: FittingSurface,
     observations: Observation,
@@ -162,7 +174,7 @@ def step(
         solution,
         view_residuals=lambda s, v, fixed: flatten(view_terms(fitting, settings, s, v, fixed)),
         linearize=lambda s, v, fixed: linearize(fitting, settings, s, v, fixed),
-        shared_residuals=_shared_residuals,
+        shared_residuals=lambda s: _shared_residuals(settings, s),
         prepare=lambda s, v, seen: prepare(fitting, settings, photometric, s, v, seen),
         data=observations,
     )
@@ -177,15 +189,15 @@ def run_stage(
     photometric: bool,
     steps: int,
 ) -> Solution:
-    """Runs one stage from the given parameters. The loop is on the host: XLA's CPU backend runs the body of a compiled
-    loop on one core."""
+    """Runs one stage from the given parameters. The loop is on the host: XLA's CPU backend runs the body of a
+    compiled loop on one core."""
     solution = begin(shared, views)
     for _ in range(steps):
         solution = step(fitting, observations, solution, settings, photometric)
     return solution
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "photometric"))
+@cache.remembered(static_argnames=("photometric",))
 def energies(
     fitting: FittingSurface,
     observations: Observation,

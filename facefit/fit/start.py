@@ -45,13 +45,14 @@ def scaled_orthographic(
 
 
 def start(
-    model: FaceModel, observations: Observation, groups: int, settings: Settings
+    model: FaceModel, observations: Observation, groups: int, drifts: int, settings: Settings
 ) -> tuple[Shared, View]:
     """The mean face, neutral, under ambient light, with the pose that its landmarks suggest.
 
     Args:
         observations: with leading axis N.
         groups: number of focal lengths.
+        drifts: number of modes of the dense network's error.
     """
     half_turn = jnp.asarray(_HALF_TURN)
     dense = surface_points(model.mean, model.faces, model.landmarks468) * half_turn
@@ -75,12 +76,16 @@ def start(
             expression=jnp.zeros((expressions,)),
             pose=Pose(rotation=axis_angle_from_matrix(rotation), place=place, log_scale=jnp.log(scale)),
             lighting=ambient,
+            drift=jnp.zeros((drifts,)),
             depth_zero=offset3[2],
         )
-        # Two guesses of the focal length, one from the face's distance and one from the picture's size or EXIF.
+        # Two guesses of the focal length, one from the face's distance and one from the picture's size or
+        # EXIF.
         by_distance = jnp.log(scale * settings.distance_mm * observation.photo_px)
         precision_a, precision_b = settings.distance_log_sigma**-2, observation.log_focal_sigma**-2
-        log_focal = (precision_a * by_distance + precision_b * observation.log_focal) / (precision_a + precision_b)
+        log_focal = (precision_a * by_distance + precision_b * observation.log_focal) / (
+            precision_a + precision_b
+        )
         return view, log_focal
 
     views, log_focal = jax.vmap(one)(observations)

@@ -1,4 +1,4 @@
-"""The solver's parameters: like those of the model, but with a camera that is well conditioned in a picture."""
+"""The solver's parameters: those of the model, but with a camera that is well conditioned in a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from facefit.fit.observation import Observation
 
 @struct.dataclass
 class Shared:
-    """Common to all photographs: identity (I,), albedo (A,), and the focal length of every camera in log px, (G,)."""
+    """Common to all photographs: identity (I,), albedo (A,), and the focal length of every camera in log px,
+    (G,).
+    """
 
     identity: Float[Array, " I"]
     albedo: Float[Array, " A"]
@@ -20,8 +22,8 @@ class Shared:
 
 @struct.dataclass
 class Pose:
-    """The face's place and size in the picture stand for its translation: changing the focal length then leaves the
-    picture of the face almost as it is, which keeps the two from fighting.
+    """The face's place and size in the picture stand for its translation: changing the focal length then
+    leaves the picture of the face almost as it is, which keeps the two from fighting.
 
     Attributes:
         rotation: axis-angle, camera frame, (3,).
@@ -36,12 +38,21 @@ class Pose:
 
 @struct.dataclass
 class View:
-    """Of one photograph: expression (E,), pose, lighting (9, 3), and the depth (crop pixels) from which the dense
-    network counts its depths, ()."""
+    """Of one photograph.
+
+    Attributes:
+        expression: (E,).
+        pose: of the head.
+        lighting: (9, 3).
+        drift: how the dense network erred on this photograph, standard deviations (see `LandmarkDrift`),
+            (D,).
+        depth_zero: the depth from which the network counts its depths, crop pixels, ().
+    """
 
     expression: Float[Array, " E"]
     pose: Pose
     lighting: Float[Array, "9 3"]
+    drift: Float[Array, " D"]
     depth_zero: Float[Array, ""]
 
 

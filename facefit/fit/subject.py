@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from facefit import cache
 from facefit.errors import InputError
 from facefit.fit.observation import Observation, focal_groups, observe, stack
 from facefit.fit.result import Fit, FittedView
@@ -22,7 +23,7 @@ from facefit.model import FaceModel
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
 
-_start = jax.jit(start, static_argnames=("groups", "settings"))
+_start = cache.remembered(start, static_argnames=("groups", "drifts"))
 
 
 def fit_subject(
@@ -32,7 +33,8 @@ def fit_subject(
     focal_px: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Fit:
-    """Fits one person's photographs together: identity and albedo are shared, the rest is each photograph's own.
+    """Fits one person's photographs together: identity and albedo are shared, the rest is each photograph's
+    own.
 
     Args:
         photographs: at least one, of one person.
@@ -54,9 +56,18 @@ def fit_subject(
     fitting = fitting_surface(model)
     groups = focal_groups(photographs)
     observations = stack(
-        [observe(photograph, settings, focal_px, group) for photograph, group in zip(photographs, groups, strict=True)]
+        [
+            observe(photograph, settings, focal_px, group)
+            for photograph, group in zip(photographs, groups, strict=True)
+        ]
     )
-    shared, views = _start(fitting_model_for_start(model), observations, groups=len(photographs), settings=settings)
+    shared, views = _start(
+        fitting_model_for_start(model),
+        observations,
+        groups=len(photographs),
+        drifts=fitting.drift.modes.shape[-1],
+        settings=settings,
+    )
     clock.lap("prepare")
 
     tell("landmarks", 0.2)
@@ -75,7 +86,9 @@ def fit_subject(
     clock.lap("photometric")
 
     tell("finishing", 0.9)
-    final = energies(fitting, observations, solution.shared, solution.views, settings, bool(settings.photometric_steps))
+    final = energies(
+        fitting, observations, solution.shared, solution.views, settings, bool(settings.photometric_steps)
+    )
     fit = _collect(photographs, model, fitting, observations, solution, final)
     clock.lap("finish")
     fit.report["seconds"] = clock.seconds
@@ -109,7 +122,7 @@ class _Clock:
         self._last = now
 
 
-@jax.jit
+@cache.remembered
 def _project_views(landmarks: PointBasis, observations: Observation, shared: Shared, views: View):
     """Projected landmarks in crop pixels, and each camera, for every view."""
 

@@ -8,6 +8,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from facefit.model import FaceModel, SurfacePoints, at_points, crop
+from facefit.model.drift import LandmarkDrift, landmark_drift
 
 # Face Mesh points on the border of the network's face: the outline of the cheeks and the chin in most poses.
 OVAL468 = (
@@ -16,11 +17,14 @@ OVAL468 = (
 )  # fmt: skip
 JAW68 = tuple(range(17))
 _CANDIDATES = 900
+# Blendshapes that mean something only together with another one: alone, mouthClose lifts the lips to the nose.
+_UNFITTED = ("mouthClose",)
 
 
 @struct.dataclass
 class PointBasis:
-    """n points of the model that move linearly with identity and expression coefficients, in this order, C in all.
+    """n points of the model that move linearly with identity and expression coefficients, in this order, C in
+    all.
 
     The points come first: those of a pixel's triangle are then gathered as one stretch of memory each.
     """
@@ -31,7 +35,8 @@ class PointBasis:
 
 def point_basis(model: FaceModel) -> PointBasis:
     """The vertices of a model as points."""
-    both = jnp.concatenate([model.identity_basis, model.expression_basis])
+    fitted = jnp.asarray([name not in _UNFITTED for name in model.expression_names], jnp.float32)
+    both = jnp.concatenate([model.identity_basis, model.expression_basis * fitted[:, None, None]])
     return PointBasis(model.mean, jnp.moveaxis(both, 0, -1))
 
 
@@ -50,9 +55,11 @@ class FittingSurface:
         albedo_basis: of the vertices, components last, (V, 3, A).
         landmarks: how the 468 and then the 68 landmarks move, (536 points).
         landmark_corner: vertices of `surface` around each landmark, (536, 3), for its normal.
-        sigma468: scatter of the dense landmarks, fraction of the outer-eye distance, (468,).
+        drift: how the dense landmarks err together.
+        scatter468: how far each strays on its own on this model, outer-eye distances, (468,).
         outline: vertices of `surface` that may form the face's outline, (C,).
-        photometric: how much a vertex's colour counts: 1 on skin, less where the albedo prior knows little, (V,).
+        photometric: how much a vertex's colour counts: 1 on skin, less where the albedo prior knows little,
+            (V,).
     """
 
     surface: FaceModel
@@ -60,7 +67,8 @@ class FittingSurface:
     albedo_basis: Float[Array, "V 3 A"]
     landmarks: PointBasis
     landmark_corner: Int[Array, "L 3"]
-    sigma468: Float[Array, " 468"]
+    drift: LandmarkDrift
+    scatter468: Float[Array, " 468"]
     outline: Int[Array, " C"]
     photometric: Float[Array, " V"]
 
@@ -77,6 +85,9 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
         jnp.concatenate([part.landmarks468.face, part.landmarks68.face]),
         jnp.concatenate([part.landmarks468.barycentric, part.landmarks68.barycentric]),
     )
+    landmarks = point_basis(at_points(part, points))
+    if part.landmark_offset468 is not None:
+        landmarks = landmarks.replace(mean=landmarks.mean.at[:468].add(part.landmark_offset468))
     outside = np.max([_region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
     used = np.zeros(part.mean.shape[0], bool)
     used[np.asarray(part.faces).ravel()] = True
@@ -90,9 +101,10 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
         surface=part,
         points=point_basis(part),
         albedo_basis=jnp.moveaxis(part.albedo_basis, 0, -1),
-        landmarks=point_basis(at_points(part, points)),
+        landmarks=landmarks,
         landmark_corner=part.faces[points.face],
-        sigma468=part.landmark_sigma468,
+        drift=landmark_drift(),
+        scatter468=part.landmark_sigma468,
         outline=jnp.asarray(outline, jnp.int32),
         photometric=jnp.asarray(photometric, jnp.float32),
     )

@@ -290,6 +290,7 @@ def _build(template, neutral, identity, expression, names, where: str) -> FaceMo
         landmarks68=landmarks68,
         landmarks468=SurfacePoints(dense["face"], dense["barycentric"]),
         landmark_sigma468=dense["sigma"],
+        landmark_offset468=dense.get("offset"),
         regions=regions,
         name="ict",
         expression_names=tuple(arkit_name(name) for name in names),

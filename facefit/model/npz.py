@@ -168,6 +168,8 @@ def save_model(
     }
     for field in ("mean", "uv", "albedo_mean", "landmark_sigma468"):
         arrays[field] = np.asarray(getattr(model, field), np.float32)
+    if model.landmark_offset468 is not None:
+        arrays["landmark_offset468"] = np.asarray(model.landmark_offset468, np.float32)
     for field in ("faces", "uv_faces"):
         arrays[field] = np.asarray(getattr(model, field), np.int32)
     for field in BASES:
@@ -215,6 +217,8 @@ def model_from_arrays(arrays: Mapping[str, np.ndarray], where: str) -> FaceModel
     fields = {
         name: _floats(arrays, name, where) for name in ("mean", "uv", "albedo_mean", "landmark_sigma468")
     }
+    if "landmark_offset468" in arrays:
+        fields["landmark_offset468"] = _floats(arrays, "landmark_offset468", where)
     fields |= {name: _integers(arrays, name, where) for name in ("faces", "uv_faces")}
     for name in BASES:
         values = _get(arrays, name, where)
@@ -286,6 +290,8 @@ def validate(model: FaceModel, where: str) -> None:
         "uv": (np.shape(model.uv)[0] if np.ndim(model.uv) else 0, 2),
         "landmark_sigma468": (468,),
     }
+    if model.landmark_offset468 is not None:
+        expected["landmark_offset468"] = (468, 3)
     if not vertices or not faces:
         raise InputError(
             f"{where}: {'faces' if vertices else 'mean'} is empty. A model needs vertices and triangles."

@@ -44,6 +44,9 @@ class FaceModel:
         landmarks468: the points of the Face Mesh network.
         landmark_sigma468: how far the network's points scatter about `landmarks468`, as a fraction of the
             inter-ocular distance, (468,): measured on renderings of the model, used to weigh the points.
+        landmark_offset468: from the surface points to where the network sees them on average, model frame,
+            millimetres, (468, 3): the mean over many people of what the network finds, less the mean face.
+            None where it was not measured (see `experiments/calibrate_landmarks.py`).
         regions: membership in [0, 1] of every vertex, (V,) each; at least skin, lips, eyes, brows, ears,
             neck, scalp, inner (mouth cavity, eye sockets: never seen from outside on a closed face).
         name, expression_names, identity_names, expression_is_blendshape, licence: static facts.
@@ -61,6 +64,7 @@ class FaceModel:
     landmarks468: SurfacePoints
     landmark_sigma468: Float[Array, " 468"]
     regions: dict[str, Float[Array, " V"]]
+    landmark_offset468: Float[Array, "468 3"] | None = None
     name: str = struct.field(pytree_node=False, default="")
     expression_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     expression_is_blendshape: bool = struct.field(pytree_node=False, default=True)
