@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from facefit.color import linear_to_srgb
+from facefit.fit.observation import face_extent
 from facefit.model import FaceModel, Parameters, surface_points, vertices
+from facefit.model.drift import landmark_drift
 from facefit.model.records import ViewParameters
 from facefit.photo import Photograph
 from facefit.render import intrinsics, project, render_face, to_camera
@@ -45,12 +47,14 @@ def _draw(model: FaceModel, parameters: Parameters):
     )
     points = vertices(model, parameters.identity, view.expression)
 
-    def seen(landmarks):
-        placed = to_camera(surface_points(points, model.faces, landmarks), view.rotation, view.translation)
+    def seen(landmarks, offset=None):
+        place = surface_points(points, model.faces, landmarks) + (0 if offset is None else offset)
+        placed = to_camera(place, view.rotation, view.translation)
         depth = (placed[:, 2:] - view.translation[2]) * FOCAL / view.translation[2]
         return jnp.concatenate([project(placed, matrix), depth], -1)
 
-    return linear_to_srgb(image), drawn.coverage, seen(model.landmarks468), seen(model.landmarks68)
+    dense = seen(model.landmarks468, model.landmark_offset468)  # where the network sees them
+    return linear_to_srgb(image), drawn.coverage, dense, seen(model.landmarks68)
 
 
 def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = False) -> Subject:
@@ -81,7 +85,7 @@ def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = F
             lighting=jnp.asarray(light, jnp.float32),
         )
         image, coverage, dense, points68 = jax.tree.map(
-            np.asarray, _draw(model, Parameters(identity, albedo, view))
+            np.array, _draw(model, Parameters(identity, albedo, view))
         )
         rows, columns = np.nonzero(coverage > 0.5)
         photographs.append(
@@ -96,6 +100,9 @@ def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = F
                 face_score=1.0,
             )
         )
+        # The network's depths are off by the same everywhere, in units of the face's size.
+        _, unit = face_extent(photographs[-1])
+        dense[:, 2] += np.asarray(landmark_drift().depth_bias) * unit
         truth.append(view)
         landmarks.append(points68[:, :2])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *truth)

@@ -88,9 +88,9 @@ def test_identity_is_nearer_to_the_truth_than_the_mean_face_and_nearest_with_thr
     mean = face_error(model, jnp.zeros_like(truth), truth)
     frontal, side, together = (face_error(model, fit.identity, truth) for fit in fits[seed])
     assert mean > 1.5  # the subject is not the mean face by chance
-    assert max(frontal, side) < 0.92 * mean
+    assert max(frontal, side) < 0.85 * mean
     assert together < 0.65 * mean
-    assert together < 0.9 * min(frontal, side)
+    assert together < 0.97 * min(frontal, side)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
