@@ -103,9 +103,10 @@ def observe(
     else:
         focal, sigma = 1.2 * max(height, width), settings.focal_log_sigma
     srgb = np.asarray(linear_to_srgb(image))
+    skin = skin_weight(srgb, None if dense is None else to_crop(dense)[:, :2])
     return Observation(
         image=np.asarray(image, np.float32),
-        weight=np.asarray(validity * skin_weight(srgb), np.float32),
+        weight=np.asarray(validity * skin, np.float32),
         photo_px=np.float32(scale),
         principal=np.asarray((np.array([width / 2, height / 2]) - offset) / scale, np.float32),
         unit=np.float32(unit_px / scale),
@@ -123,8 +124,8 @@ def observe(
 def stack(observations: list[Observation]) -> Observation:
     """Observations with a leading axis N.
 
-    The evidence of N photographs counts as that of sqrt(N): the network errs alike on one person's photographs, and so
-    does a model that cannot express that person's skin.
+    The evidence of N photographs counts as that of sqrt(N): the network errs alike on one person's
+    photographs, and so does a model that cannot express that person's skin.
     """
     stacked = Observation(
         **{

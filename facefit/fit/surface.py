@@ -17,7 +17,7 @@ OVAL468 = (
 )  # fmt: skip
 JAW68 = tuple(range(17))
 _CANDIDATES = 900
-# Blendshapes that mean something only together with another one: alone, mouthClose lifts the lips to the nose.
+# Blendshapes that mean something only with another one: alone, mouthClose lifts the lips to the nose.
 _UNFITTED = ("mouthClose",)
 
 
