@@ -42,7 +42,7 @@ class Settings:
 
     landmark_steps: int = struct.field(pytree_node=False, default=12)
     photometric_steps: int = struct.field(pytree_node=False, default=8)
-    crop_px: int = struct.field(pytree_node=False, default=128)
+    crop_px: int = struct.field(pytree_node=False, default=104)
     pixels: int = struct.field(pytree_node=False, default=4096)
     dense_sigma: float = 0.015
     dense_count: float = 40.0
@@ -55,7 +55,7 @@ class Settings:
     landmark_outlier: float = 4.0
     photometric_sigma: float = 0.05
     photometric_count: float = 40.0
-    photometric_outlier: float = 1.5
+    photometric_outlier: float = 2.0
     identity_sigma: float = 1.0
     albedo_sigma: float = 0.3
     drift_sigma: float = 1.0
@@ -69,7 +69,7 @@ class Settings:
 
 
 PRESETS = {
-    "fast": Settings(landmark_steps=10, photometric_steps=4, crop_px=96, pixels=2304),
+    "fast": Settings(landmark_steps=10, photometric_steps=4, crop_px=80, pixels=2304),
     "default": Settings(),
-    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=192, pixels=9216),
+    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=160, pixels=9216),
 }

@@ -138,10 +138,9 @@ def _sample(
     usable = fitting.photometric * jnp.clip(2.5 * facing(placed, normals), 0.0, 1.0)
     weight = jnp.einsum("hwk,hwk->hw", barycentric, usable[corner]) * seen.weight
     weight = jnp.where(face >= 0, weight, 0.0)
-    counts = weight > 0.02
-    rows, columns = jnp.nonzero(counts, size=settings.pixels, fill_value=0)
-    # Places beyond the number of usable pixels repeat pixel (0, 0) and weigh nothing.
-    chosen = jnp.where(jnp.arange(settings.pixels) < jnp.sum(counts), weight[rows, columns], 0.0)
+    # More usable pixels than places: the least certain ones are left out.
+    chosen, index = jax.lax.top_k(weight.ravel(), settings.pixels)
+    rows, columns = index // size, index % size
     # A face that is mostly hidden has fewer independent pixels, not heavier ones.
     share = seen.share * settings.photometric_count / jnp.maximum(jnp.sum(chosen), 0.1 * size * size)
     center = jnp.stack([columns + 0.5, rows + 0.5], -1).astype(jnp.float32)

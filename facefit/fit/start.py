@@ -58,6 +58,7 @@ def start(
     dense = surface_points(model.mean, model.faces, model.landmarks468) * half_turn
     sparse = surface_points(model.mean, model.faces, model.landmarks68) * half_turn
     expressions = model.expression_basis.shape[0]
+    paint = jnp.maximum(surface_points(model.albedo_mean, model.faces, model.landmarks468), 0.02)
 
     def one(observation: Observation) -> tuple[View, Float[Array, ""]]:
         scale3, rotation3, offset3 = similarity(dense, observation.points468)
@@ -67,10 +68,13 @@ def start(
         scale = jnp.maximum(jnp.where(use_dense, scale3, scale2), 1e-3)
         rotation = jnp.where(use_dense, rotation3, rotation2)
         place = jnp.where(use_dense, offset3[:2], offset2)
-        # What the ambient light must be for the mean albedo to have the photograph's mean colour.
-        weight = observation.weight[..., None]
-        color = jnp.sum(observation.image * weight, (0, 1)) / jnp.maximum(jnp.sum(weight), 1.0)
-        light = jnp.clip(color / jnp.mean(model.albedo_mean, 0), 0.05, 8.0)
+        # What the ambient light must be for the mean albedo to look like the photograph, from the landmarks, which
+        # are on the face whatever the background is like. The upper quartile is skin: eyes, lips, nostrils, beards
+        # and shadows are darker, and starting too dark would make outliers of the skin.
+        where = jnp.where(use_dense, observation.points468[:, :2], jnp.mean(observation.points68, 0))
+        column, row = jnp.clip(where.astype(jnp.int32), 0, observation.image.shape[0] - 1).T
+        ratio = jnp.quantile(observation.image[row, column] / paint, 0.75, axis=0)
+        light = jnp.clip(ratio, 0.02, 8.0)
         ambient = jnp.zeros((9, 3)).at[0].set(0.5 * light + 0.5 * jnp.mean(light))
         view = View(
             expression=jnp.zeros((expressions,)),
