@@ -13,7 +13,8 @@ def test_most_of_the_error_is_common_to_many_points():
     assert drift.modes.shape[:2] == (468, 3)
     common = np.sqrt((np.asarray(drift.modes)[:, :2] ** 2).sum(-1).mean())
     own = np.sqrt((np.asarray(drift.sigma)[:, 0] ** 2).mean())
-    assert 0.005 < own < 0.5 * common  # outer-eye distances: half a millimetre at the least, and the smaller part
+    # Outer-eye distances: half a millimetre at the least, and the smaller part.
+    assert 0.005 < own < 0.5 * common
     assert common < 0.06
 
 
