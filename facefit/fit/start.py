@@ -69,7 +69,7 @@ def start(
         rotation = jnp.where(use_dense, rotation3, rotation2)
         place = jnp.where(use_dense, offset3[:2], offset2)
         # What the ambient light must be for the mean albedo to look like the photograph, from the landmarks,
-        # which are on the face whatever the background is like. The upper quartile is skin: eyes, lips, beards
+        # which are on the face whatever the background is. The upper quartile is skin: eyes, lips, beards
         # and shadows are darker, and starting too dark would make outliers of the skin.
         where = jnp.where(use_dense, observation.points468[:, :2], jnp.mean(observation.points68, 0))
         column, row = jnp.clip(where.astype(jnp.int32), 0, observation.image.shape[0] - 1).T
