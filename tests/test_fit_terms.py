@@ -160,10 +160,6 @@ def test_pixels_are_compared_where_the_face_is(case, prepared):
     assert photometric.max(-1).min() > 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="landmarks 36, 37, 41, 44-46, 65 and 67 lie on triangles that the fitting surface cuts",
-)
 def test_landmarks_stay_where_the_model_has_them_when_hidden_triangles_are_cut(case):
     """Eyelids and inner lips border on what is cut; every landmark, by every parameter."""
     model = find_model("open")

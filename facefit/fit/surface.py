@@ -77,15 +77,20 @@ def _region(model: FaceModel, name: str) -> np.ndarray:
     return np.asarray(model.regions.get(name, np.zeros(model.mean.shape[0], np.float32)))
 
 
+def _both(model: FaceModel) -> SurfacePoints:
+    """The 468 and then the 68 landmarks."""
+    dense, sparse = model.landmarks468, model.landmarks68
+    return SurfacePoints(
+        jnp.concatenate([dense.face, sparse.face]), jnp.concatenate([dense.barycentric, sparse.barycentric])
+    )
+
+
 def fitting_surface(model: FaceModel) -> FittingSurface:
     """Selects what fitting needs of a model."""
     hidden = np.maximum(_region(model, "inner"), _region(model, "hidden"))
     part = crop(model, hidden < 0.5)
-    points = SurfacePoints(
-        jnp.concatenate([part.landmarks468.face, part.landmarks68.face]),
-        jnp.concatenate([part.landmarks468.barycentric, part.landmarks68.barycentric]),
-    )
-    landmarks = point_basis(at_points(part, points))
+    # On the uncut model, where they are: some lie on triangles that hide inside the mouth or behind the eyelids.
+    landmarks = point_basis(at_points(model, _both(model)))
     if part.landmark_offset468 is not None:
         landmarks = landmarks.replace(mean=landmarks.mean.at[:468].add(part.landmark_offset468))
     outside = np.max([_region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
@@ -102,7 +107,7 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
         points=point_basis(part),
         albedo_basis=jnp.moveaxis(part.albedo_basis, 0, -1),
         landmarks=landmarks,
-        landmark_corner=part.faces[points.face],
+        landmark_corner=part.faces[_both(part).face],
         drift=landmark_drift(),
         scatter468=part.landmark_sigma468,
         outline=jnp.asarray(outline, jnp.int32),
