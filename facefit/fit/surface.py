@@ -89,7 +89,7 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
     """Selects what fitting needs of a model."""
     hidden = np.maximum(_region(model, "inner"), _region(model, "hidden"))
     part = crop(model, hidden < 0.5)
-    # On the uncut model, where they are: some lie on triangles that hide inside the mouth or behind the eyelids.
+    # On the uncut model: some lie on triangles that hide inside the mouth or behind the eyelids.
     landmarks = point_basis(at_points(model, _both(model)))
     if part.landmark_offset468 is not None:
         landmarks = landmarks.replace(mean=landmarks.mean.at[:468].add(part.landmark_offset468))
