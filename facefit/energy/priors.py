@@ -36,6 +36,14 @@ def lighting_residuals(lighting: Float[Array, "9 3"], sigma: float, color_sigma:
     return jnp.concatenate([directional.ravel(), color.ravel()])
 
 
+def exposure_residual(lighting: Float[Array, "9 3"], log_sigma: float) -> Float[Array, "1"]:
+    """Cameras expose so that a white matt surface comes out just below white: mean irradiance is about one.
+
+    Without it nothing but the albedo's prior tells dark skin in bright light from light skin in dim light.
+    """
+    return jnp.log(jnp.maximum(jnp.mean(lighting[0]), 0.02))[None] / log_sigma
+
+
 def distance_residual(distance: Float[Array, ""], mean: float, log_sigma: float) -> Float[Array, ""]:
     """Photographs of faces are taken from about arm's length to a few metres: log-normal in the distance.
 

@@ -30,10 +30,10 @@ class Settings:
         photometric_count: effective number of independent pixels.
         photometric_outlier: where a pixel becomes an outlier, standard deviations.
         identity_sigma: of the identity coefficients; 1 is the model's own prior.
-        albedo_sigma: of the albedo coefficients: below 1, since what light explains should not become paint.
         drift_sigma: of the dense network's common errors; 1 is as measured.
         expression_sigma: of a blendshape weight (standard deviations for a Gaussian basis).
         lighting_sigma, lighting_color_sigma: see `facefit.energy.priors.lighting_residuals`.
+        exposure_log_sigma: of the mean irradiance about one.
         distance_mm, distance_log_sigma: prior of the camera's distance.
         focal_log_sigma: of the focal length about 1.2 x the longer side of the photograph, where EXIF tells
             nothing.
@@ -57,11 +57,11 @@ class Settings:
     photometric_count: float = 40.0
     photometric_outlier: float = 2.0
     identity_sigma: float = 1.0
-    albedo_sigma: float = 0.3
     drift_sigma: float = 1.0
     expression_sigma: float = 0.25
     lighting_sigma: float = 0.5
     lighting_color_sigma: float = 0.15
+    exposure_log_sigma: float = 0.15
     distance_mm: float = 800.0
     distance_log_sigma: float = 0.4
     focal_log_sigma: float = 0.6

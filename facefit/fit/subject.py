@@ -79,9 +79,8 @@ def fit_subject(
 
     tell("photometric", 0.5)
     if settings.photometric_steps:
-        # Light first, with the mean albedo: what it leaves unexplained (hair, glasses, a beard) is then an
-        # outlier already when the albedo may move, and is not painted onto the skin.
-        lighting = settings.replace(albedo_sigma=0.05, photometric_outlier=2.0 * settings.photometric_outlier)
+        # Outliers are told from skin only once the light is about right.
+        lighting = settings.replace(photometric_outlier=2.0 * settings.photometric_outlier)
         first = (settings.photometric_steps + 2) // 3
         solution = run_stage(fitting, observations, solution.shared, solution.views, lighting, True, first)
         rest = settings.photometric_steps - first

@@ -17,7 +17,12 @@ from jaxtyping import Array, Float
 
 from facefit.energy.landmarks import LandmarkEvidence, landmark_residuals
 from facefit.energy.photometric import PixelSample, photometric_residuals, rendered_colors
-from facefit.energy.priors import distance_residual, expression_residuals, lighting_residuals
+from facefit.energy.priors import (
+    distance_residual,
+    exposure_residual,
+    expression_residuals,
+    lighting_residuals,
+)
 from facefit.energy.robust import geman_mcclure
 from facefit.fit.observation import Observation
 from facefit.fit.settings import Settings
@@ -163,6 +168,7 @@ def _prior_rows(
                 (log_focal - seen.log_focal) / seen.log_focal_sigma,
             ]
         ),
+        "prior_exposure": exposure_residual(view.lighting, settings.exposure_log_sigma),
         "prior_lighting": lighting_residuals(
             view.lighting, settings.lighting_sigma, settings.lighting_color_sigma
         ),
