@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from facefit.color import linear_to_srgb
-from facefit.fit.observation import face_extent
+from facefit.fit.observation import Observation, face_extent
+from facefit.fit.state import Shared, View
 from facefit.model import FaceModel, Parameters, surface_points, vertices
 from facefit.model.drift import landmark_drift
 from facefit.model.records import ViewParameters
@@ -107,3 +108,23 @@ def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = F
         landmarks.append(points68[:, :2])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *truth)
     return Subject(Parameters(identity, albedo, stacked), tuple(photographs), np.stack(landmarks))
+
+
+def in_solver_terms(known: Subject, observations: Observation, shared: Shared, views: View):
+    """The truth in the solver's own parameters; `shared` and `views` are any of the right shapes."""
+    truth = known.parameters.views
+    focal = FOCAL / observations.photo_px
+    depth = truth.translation[:, 2]
+    pose = views.pose.replace(
+        rotation=truth.rotation,
+        place=observations.principal + (focal / depth)[:, None] * truth.translation[:, :2],
+        log_scale=jnp.log(focal / depth),
+    )
+    return (
+        shared.replace(
+            identity=known.parameters.identity,
+            albedo=known.parameters.albedo,
+            log_focal=jnp.full_like(shared.log_focal, np.log(FOCAL)),
+        ),
+        views.replace(expression=truth.expression, pose=pose, lighting=truth.lighting),
+    )

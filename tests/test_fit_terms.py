@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from synthetic_subject import FOCAL, random_subject
+from synthetic_subject import FOCAL, in_solver_terms, random_subject
 
 from facefit.fit import stages, subject, terms
 from facefit.fit.settings import PRESETS
@@ -38,36 +38,28 @@ def case():
         patch.setattr(subject, "run_stage", capture)
         with pytest.raises(_Captured):
             subject.fit_subject(known.photographs, model, SETTINGS)
-    first = {name: jax.tree.map(lambda leaf: leaf[0], captured[name]) for name in ("observations", "views")}
-    seen, view = first["observations"], first["views"]
-    truth = jax.tree.map(lambda leaf: leaf[0], known.parameters.views)
-    focal = FOCAL / seen.photo_px
-    pose = view.pose.replace(
-        rotation=truth.rotation,
-        place=seen.principal + focal * truth.translation[:2] / truth.translation[2],
-        log_scale=jnp.log(focal / truth.translation[2]),
-    )
+    shared, views = in_solver_terms(known, captured["observations"], captured["shared"], captured["views"])
+
+    def first(stacked):
+        return jax.tree.map(lambda leaf: leaf[0], stacked)
+
     return {
         "fitting": captured["fitting"],
-        "seen": seen,
-        "start": (captured["shared"], view),
-        "truth": (
-            captured["shared"].replace(
-                identity=known.parameters.identity,
-                albedo=known.parameters.albedo,
-                log_focal=jnp.full_like(captured["shared"].log_focal, np.log(FOCAL)),
-            ),
-            view.replace(expression=truth.expression, pose=pose, lighting=truth.lighting),
-        ),
-        "translation": truth.translation,
+        "seen": first(captured["observations"]),
+        "start": (captured["shared"], first(captured["views"])),
+        "truth": (shared, first(views)),
+        "translation": known.parameters.views.translation[0],
     }
 
 
 @pytest.fixture(scope="module")
 def prepared(case):
     """`prepare` at a place, compiled once."""
+    surface = case["fitting"].surface
     compiled = jax.jit(
-        lambda shared, view: stages.prepare(case["fitting"], SETTINGS, True, shared, view, case["seen"])
+        lambda shared, view: stages.prepare(
+            case["fitting"], SETTINGS, True, shared, view, case["seen"], jnp.zeros_like(surface.mean)
+        )
     )
     return lambda place: compiled(*place)
 

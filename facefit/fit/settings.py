@@ -14,7 +14,8 @@ class Settings:
     correlated and counting each alone would drown the prior.
 
     Attributes:
-        landmark_steps, photometric_steps: solver steps of the two stages.
+        landmark_steps, photometric_steps: solver steps of the two stages; for several photographs a third
+            stage, that compares them with each other, has as many as the second.
         crop_px: side of the square that photometric fitting sees, pixels.
         pixels: how many of its pixels are used at most.
         dense_sigma: floor of the dense landmarks' standard deviation, as a fraction of the outer-eye
@@ -27,7 +28,9 @@ class Settings:
         outline_count: effective number of outline points.
         landmark_outlier: where a landmark becomes an outlier, standard deviations.
         photometric_sigma: of an sRGB value.
-        photometric_count: effective number of independent pixels.
+        photometric_count: effective number of independent pixels of a photograph that is alone.
+        together_count: the same where other photographs show what the skin looks like (see
+            `facefit.fit.paint`): most of what one photograph's pixels have in common is then explained.
         photometric_outlier: where a pixel becomes an outlier, standard deviations.
         identity_sigma: of the identity coefficients; 1 is the model's own prior.
         drift_sigma: of the dense network's common errors; 1 is as measured.
@@ -53,13 +56,14 @@ class Settings:
     outline_sigma: float = 0.03
     outline_count: float = 6.0
     landmark_outlier: float = 4.0
-    photometric_sigma: float = 0.05
-    photometric_count: float = 40.0
-    photometric_outlier: float = 2.0
+    photometric_sigma: float = 0.1
+    photometric_count: float = 60.0
+    together_count: float = 250.0
+    photometric_outlier: float = 4.0
     identity_sigma: float = 1.0
     drift_sigma: float = 1.0
     expression_sigma: float = 0.25
-    lighting_sigma: float = 0.5
+    lighting_sigma: float = 1.0
     lighting_color_sigma: float = 0.15
     exposure_log_sigma: float = 0.15
     distance_mm: float = 800.0

@@ -1,4 +1,6 @@
-"""The two stages of a fit as pure jitted functions: landmarks alone, then landmarks and colours together."""
+"""The stages of a fit as pure jitted functions: landmarks alone, then landmarks and colours, then the
+photographs of one person compared with each other.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from facefit import cache
 from facefit.energy.landmarks import LandmarkEvidence, Outline, facing, match_outline
 from facefit.energy.photometric import PixelSample
 from facefit.fit.observation import Observation
+from facefit.fit.paint import no_paint, paint_from_others
 from facefit.fit.settings import Settings
 from facefit.fit.solver import Solution, begin, levenberg_marquardt_step
 from facefit.fit.state import Shared, View, camera
@@ -35,8 +38,13 @@ def prepare(
     shared: Shared,
     view: View,
     seen: Observation,
+    paint: Float[Array, "V 3"],
 ) -> Prepared:
-    """Finds what a solver step holds fixed: which points are visible, the outline, the pixels' triangles."""
+    """Finds what a solver step holds fixed: which points are visible, the outline, the pixels' triangles.
+
+    Args:
+        paint: what other photographs show beside the model's albedo, see `facefit.fit.paint`.
+    """
     model = fitting.surface
     focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
     matrix = intrinsics(focal, seen.principal)
@@ -58,7 +66,7 @@ def prepare(
         sample = _sample(fitting, settings, placed, normals, matrix, seen)
         pixels = PixelBasis(
             corners=select(fitting.points, sample.corner.ravel()),
-            albedo_mean=model.albedo_mean[sample.corner],
+            albedo_mean=(model.albedo_mean + paint)[sample.corner],
             albedo_basis=fitting.albedo_basis[sample.corner],
             normals=normals[sample.corner],
         )
@@ -164,6 +172,7 @@ def _shared_residuals(settings: Settings, shared: Shared) -> Float[Array, " Q"]:
 def step(
     fitting: FittingSurface,
     observations: Observation,
+    paint: Float[Array, "N V 3"],
     solution: Solution,
     settings: Settings,
     photometric: bool,
@@ -174,8 +183,8 @@ def step(
         view_residuals=lambda s, v, fixed: flatten(view_terms(fitting, settings, s, v, fixed)),
         linearize=lambda s, v, fixed: linearize(fitting, settings, s, v, fixed),
         shared_residuals=lambda s: _shared_residuals(settings, s),
-        prepare=lambda s, v, seen: prepare(fitting, settings, photometric, s, v, seen),
-        data=observations,
+        prepare=lambda s, v, data: prepare(fitting, settings, photometric, s, v, *data),
+        data=(observations, paint),
     )
 
 
@@ -187,12 +196,22 @@ def run_stage(
     settings: Settings,
     photometric: bool,
     steps: int,
+    together: bool = False,
 ) -> Solution:
-    """Runs one stage from the given parameters. The loop is on the host: XLA's CPU backend runs the body of a
-    compiled loop on one core."""
+    """Runs one stage from the given parameters.
+
+    The loop is on the host: XLA's CPU backend runs the body of a compiled loop on one core.
+
+    Args:
+        together: compare every photograph with what the others show of the skin, instead of with the model's
+            albedo alone (see `facefit.fit.paint`).
+    """
     solution = begin(shared, views)
+    paint = no_paint(fitting, observations)
     for _ in range(steps):
-        solution = step(fitting, observations, solution, settings, photometric)
+        if together:
+            paint = paint_from_others(fitting, observations, solution.shared, solution.views)
+        solution = step(fitting, observations, paint, solution, settings, photometric)
     return solution
 
 
@@ -200,6 +219,7 @@ def run_stage(
 def energies(
     fitting: FittingSurface,
     observations: Observation,
+    paint: Float[Array, "N V 3"],
     shared: Shared,
     views: View,
     settings: Settings,
@@ -208,9 +228,9 @@ def energies(
     """Energy of every term in every view."""
 
     def one(arguments):
-        view, seen = arguments
-        fixed = prepare(fitting, settings, photometric, shared, view, seen)
+        view, seen, others = arguments
+        fixed = prepare(fitting, settings, photometric, shared, view, seen, others)
         terms = view_terms(fitting, settings, shared, view, fixed)
         return {name: jnp.sum(term**2) for name, term in terms.items()}
 
-    return jax.lax.map(one, (views, observations))
+    return jax.lax.map(one, (views, observations, paint))

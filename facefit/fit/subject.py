@@ -12,8 +12,10 @@ import numpy as np
 from facefit import cache
 from facefit.errors import InputError
 from facefit.fit.observation import Observation, focal_groups, observe, stack
+from facefit.fit.paint import no_paint
 from facefit.fit.result import Fit, FittedView
 from facefit.fit.settings import PRESETS, Settings
+from facefit.fit.solver import Solution
 from facefit.fit.stages import energies, run_stage
 from facefit.fit.start import start
 from facefit.fit.state import Shared, View, camera
@@ -87,16 +89,49 @@ def fit_subject(
         solution = run_stage(fitting, observations, solution.shared, solution.views, settings, True, rest)
         jax.block_until_ready(solution)
     clock.lap("photometric")
+    if settings.photometric_steps and len(photographs) > 1:
+        tell("photographs together", 0.7)
+        solution = _together(fitting, observations, solution, settings)
+        jax.block_until_ready(solution)
+        clock.lap("together")
 
     tell("finishing", 0.9)
     final = energies(
-        fitting, observations, solution.shared, solution.views, settings, bool(settings.photometric_steps)
+        fitting,
+        observations,
+        no_paint(fitting, observations),
+        solution.shared,
+        solution.views,
+        settings,
+        bool(settings.photometric_steps),
     )
     fit = _collect(photographs, model, fitting, observations, solution, final)
     clock.lap("finish")
     fit.report["seconds"] = clock.seconds
     tell("done", 1.0)
     return fit
+
+
+def _together(
+    fitting: FittingSurface, observations: Observation, solution: Solution, settings: Settings
+) -> Solution:
+    """The geometry from comparing the photographs with each other. Albedo and light stay as they were found
+    before: beside the paint they only have to explain what it leaves, and do not look like the person."""
+    found = run_stage(
+        fitting,
+        observations,
+        solution.shared,
+        solution.views,
+        settings.replace(photometric_count=settings.together_count),
+        photometric=True,
+        steps=settings.photometric_steps,
+        together=True,
+    )
+    return found.replace(
+        shared=found.shared.replace(albedo=solution.shared.albedo),
+        views=found.views.replace(lighting=solution.views.lighting),
+        finite=found.finite & solution.finite,
+    )
 
 
 def fitting_model_for_start(model: FaceModel) -> FaceModel:
