@@ -30,6 +30,7 @@ from facefit import cache
 from facefit.errors import FacefitError, PhotoError
 from facefit.fit.outputs import save_landmarks, save_neutral, save_overlay
 from facefit.fit.result import Fit
+from facefit.fit.settings import Settings as Constants
 from facefit.fit.storage import save_parameters
 from facefit.model import FaceModel
 from facefit.photo import Photograph, read_photograph, read_pixels
@@ -45,7 +46,7 @@ class Settings:
         run: folder of this run; what it holds already is kept.
         kit: the evaluation kit.
         model: name or file of the face model.
-        preset: of the fit.
+        preset: of the fit; "mean" scores the model's mean face, which every fit of geometry has to beat.
         only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case,
             a landmark group or a photograph's name. Several are joined by "or"; none is geometry and
             landmarks.
@@ -70,6 +71,10 @@ class Settings:
     detections: Path | None = None
     again: bool = False
     score: bool = True
+
+
+# Pose and expression follow the landmarks, identity stays where the model has its mean.
+MEAN_FACE = Constants(photometric_steps=0, identity_sigma=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +176,7 @@ def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> 
             failures.append(str(error))
     if not photographs:
         raise PhotoError("; ".join(failures))
-    fit = fit_subject(photographs, model, preset=preset)
+    fit = fit_subject(photographs, model, preset=MEAN_FACE if preset == "mean" else preset)
     if job.kind == "landmarks":
         save_landmarks(fit, 0, job.target)
         with contextlib.suppress(OSError):
