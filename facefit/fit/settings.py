@@ -65,7 +65,7 @@ class Settings:
     expression_sigma: float = 0.25
     lighting_sigma: float = 1.0
     lighting_color_sigma: float = 0.15
-    exposure_log_sigma: float = 0.15
+    exposure_log_sigma: float = 0.08
     distance_mm: float = 800.0
     distance_log_sigma: float = 0.4
     focal_log_sigma: float = 0.6
