@@ -23,7 +23,7 @@ from facefit.render.camera import clip_coordinates, directions_to_camera, intrin
 from facefit.render.lighting import irradiance
 from facefit.render.mesh import vertex_normals
 
-# Nothing in nature reflects more than all light; what is farther off the model's albedo is not skin.
+# Differences from the model's albedo, linear RGB: cut off at the first, doubted from the second on.
 LARGEST, OUTLIER = 0.3, 0.12
 DARKEST = 0.1  # irradiance below which a colour says nothing about the albedo
 HIDDEN_MM = 4.0  # a vertex this far behind the drawn surface is hidden

@@ -28,7 +28,7 @@ class Settings:
         outline_count: effective number of outline points.
         landmark_outlier: where a landmark becomes an outlier, standard deviations.
         photometric_sigma: of an sRGB value.
-        photometric_count: effective number of independent pixels of a photograph that is alone.
+        photometric_count: effective number of independent pixels compared with the model's albedo alone.
         together_count: the same where other photographs show what the skin looks like (see
             `facefit.fit.paint`): most of what one photograph's pixels have in common is then explained.
         photometric_outlier: where a pixel becomes an outlier, standard deviations.
