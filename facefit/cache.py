@@ -17,6 +17,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -268,20 +269,35 @@ def _compile_program(function: Callable, dynamic: dict, static: dict, file: Path
     return program
 
 
+_compiling = threading.Lock(), []  # what JAX's cache was before, one entry a thread that compiles
+
+
 @contextlib.contextmanager
 def _without_jax_cache() -> Iterator[None]:
-    """A program that JAX took from its own cache lacks the parts that storing it again needs."""
+    """A program that JAX took from its own cache lacks the parts that storing it again needs.
+
+    The setting is the process's: the first thread that comes in turns the cache off, the last one out turns
+    it on again.
+    """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # JAX looks at the setting once, unless told to look again
+    def switch(value: bool) -> None:
+        jax.config.update("jax_enable_compilation_cache", value)
+        compilation_cache.reset_cache()  # JAX looks at the setting once, unless told to look again
+
+    lock, inside = _compiling
+    with lock:
+        inside.append(inside[0] if inside else jax.config.jax_enable_compilation_cache)
+        if len(inside) == 1:
+            switch(False)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
+        with lock:
+            before = inside.pop()
+            if not inside:
+                switch(before)
 
 
 def _prune(programs: Path) -> None:

@@ -5,6 +5,7 @@ fitting.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -110,21 +111,25 @@ def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = F
     return Subject(Parameters(identity, albedo, stacked), tuple(photographs), np.stack(landmarks))
 
 
-def in_solver_terms(known: Subject, observations: Observation, shared: Shared, views: View):
+def in_solver_terms(
+    known: Subject, observations: Sequence[Observation], shared: Shared, views: Sequence[View]
+) -> tuple[Shared, tuple[View, ...]]:
     """The truth in the solver's own parameters; `shared` and `views` are any of the right shapes."""
-    truth = known.parameters.views
-    focal = FOCAL / observations.photo_px
-    depth = truth.translation[:, 2]
-    pose = views.pose.replace(
-        rotation=truth.rotation,
-        place=observations.principal + (focal / depth)[:, None] * truth.translation[:, :2],
-        log_scale=jnp.log(focal / depth),
+
+    def one(n: int, view: View, seen: Observation) -> View:
+        truth = jax.tree.map(lambda leaf: leaf[n], known.parameters.views)
+        focal, depth = FOCAL / seen.photo_px, truth.translation[2]
+        pose = view.pose.replace(
+            rotation=truth.rotation,
+            place=seen.principal + (focal / depth) * truth.translation[:2],
+            log_scale=jnp.log(focal / depth),
+        )
+        return view.replace(expression=truth.expression, pose=pose, lighting=truth.lighting)
+
+    shared = shared.replace(
+        identity=known.parameters.identity,
+        albedo=known.parameters.albedo,
+        log_focal=jnp.full_like(shared.log_focal, np.log(FOCAL)),
     )
-    return (
-        shared.replace(
-            identity=known.parameters.identity,
-            albedo=known.parameters.albedo,
-            log_focal=jnp.full_like(shared.log_focal, np.log(FOCAL)),
-        ),
-        views.replace(expression=truth.expression, pose=pose, lighting=truth.lighting),
-    )
+    pairs = zip(views, observations, strict=True)
+    return shared, tuple(one(n, *pair) for n, pair in enumerate(pairs))

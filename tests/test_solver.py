@@ -8,32 +8,45 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from facefit.fit.solver import Linearization, begin, levenberg_marquardt_step
+from facefit.fit.solver import (
+    Linearization,
+    begin,
+    equations,
+    levenberg_marquardt_step,
+    prior_equations,
+)
 
-SHARED, VIEW, VIEWS, ROWS = 5, 3, 6, 7  # more views than are handled together, and no multiple of it
+SHARED, VIEW, VIEWS, ROWS = 5, 3, 6, 7
 
 
-def dense_linearize(residuals, shared, view, fixed):
-    """`residuals` with derivatives by a plain forward sweep."""
+@functools.partial(jax.jit, static_argnames=("residuals",))
+def dense_equations(residuals, shared, view, datum):
+    """Normal equations of `residuals` with derivatives by a plain forward sweep, and their energy."""
     s, to_shared = ravel_pytree(shared)
     v, to_view = ravel_pytree(view)
 
     def flat(s, v):
-        return residuals(to_shared(s), to_view(v), fixed)
+        return residuals(to_shared(s), to_view(v), datum)
 
-    return Linearization(flat(s, v), jax.jacfwd(flat, 0)(s, v), jax.jacfwd(flat, 1)(s, v))
+    line = Linearization(flat(s, v), jax.jacfwd(flat, 0)(s, v), jax.jacfwd(flat, 1)(s, v))
+    return equations(line), {"all": jnp.sum(line.residual**2)}, datum
 
 
-@functools.partial(jax.jit, static_argnames=("residuals", "prior"))
 def step(solution, data, residuals, prior):
+    """One step; `data` has one entry for each view."""
     return levenberg_marquardt_step(
         solution,
-        view_residuals=residuals,
-        linearize=functools.partial(dense_linearize, residuals),
-        shared_residuals=prior,
-        prepare=lambda shared, view, datum: datum,
-        data=data,
+        prepare=lambda shared, views: data,
+        linearize=functools.partial(dense_equations, residuals),
+        energies=lambda shared, view, datum: {"all": jnp.sum(residuals(shared, view, datum) ** 2)},
+        prior=functools.partial(prior_equations, prior),
     )
+
+
+def apart(stacked):
+    """The entries of a pytree with a leading axis."""
+    leaves, tree = jax.tree.flatten(stacked)
+    return [tree.unflatten(parts) for parts in zip(*leaves, strict=True)]
 
 
 def linear(shared, view, datum):
@@ -54,14 +67,16 @@ def linear_problem(seed: int = 0):
     data = tuple(jnp.float32(part) for part in (a, b, y))
     start = (
         {"p": jnp.float32([1, 2]), "q": jnp.float32([3, -1, 0])},
-        {"u": jnp.float32(random.normal(size=(VIEWS, 2))), "w": jnp.float32(random.normal(size=VIEWS))},
+        apart(
+            {"u": jnp.float32(random.normal(size=(VIEWS, 2))), "w": jnp.float32(random.normal(size=VIEWS))}
+        ),
     )
-    return data, start
+    return apart(data), start
 
 
 def dense_system(data):
     """The same problem as one matrix: columns are shared, then each view's."""
-    a, b, y = (np.asarray(part, np.float64) for part in data)
+    a, b, y = (np.stack(parts).astype(np.float64) for parts in zip(*data, strict=True))
     matrix = np.zeros((VIEWS * ROWS + SHARED, SHARED + VIEWS * VIEW))
     for n in range(VIEWS):
         rows = slice(n * ROWS, (n + 1) * ROWS)
@@ -72,8 +87,8 @@ def dense_system(data):
 
 
 def flat(shared, views):
-    each = np.concatenate([np.asarray(views["u"]), np.asarray(views["w"])[:, None]], axis=1)
-    return np.concatenate([shared["p"], shared["q"], each.ravel()]).astype(np.float64)
+    each = [np.append(view["u"], view["w"]) for view in views]
+    return np.concatenate([shared["p"], shared["q"], *each]).astype(np.float64)
 
 
 def test_one_undamped_step_solves_a_linear_problem():
@@ -113,8 +128,8 @@ def rosenbrock_prior(shared):
 
 
 def test_the_bent_valley_is_followed_to_its_end_and_the_energy_never_rises():
-    data = jnp.float32([[10.0], [4.0]])
-    solution = begin(jnp.float32([-1.2]), jnp.float32([[1.0], [3.0]]))
+    data = jnp.float32([10.0, 4.0])
+    solution = begin(jnp.float32([-1.2]), [jnp.float32([1.0]), jnp.float32([3.0])])
     energies, taken = [], []
     for _ in range(40):
         solution = step(solution, data, rosenbrock, rosenbrock_prior)
@@ -139,7 +154,7 @@ def logarithm_prior(shared):
 def test_a_trial_where_the_residual_is_not_finite_is_not_taken():
     """Newton's first step from 5 leads to a negative number, of which there is no logarithm."""
     data = jnp.float32([[-3.0]])
-    solution = begin(jnp.zeros(1), jnp.float32([[5.0]]), damping=1e-3)
+    solution = begin(jnp.zeros(1), [jnp.float32([5.0])], damping=1e-3)
     first = step(solution, data, logarithm, logarithm_prior)
     assert int(first.accepted) == 0 and float(first.damping) > 1e-3
     np.testing.assert_array_equal(first.views, [[5.0]])
@@ -153,7 +168,7 @@ def test_a_trial_where_the_residual_is_not_finite_is_not_taken():
 
 
 def test_a_start_that_is_not_finite_is_an_outcome_and_nothing_moves():
-    start = begin(jnp.zeros(1), jnp.float32([[-2.0]]))
+    start = begin(jnp.zeros(1), [jnp.float32([-2.0])])
     solution = step(start, jnp.float32([[1.0]]), logarithm, logarithm_prior)
     assert not bool(solution.finite) and int(solution.accepted) == 0
     np.testing.assert_array_equal(solution.views, [[-2.0]])
@@ -165,15 +180,17 @@ def test_the_order_of_the_views_does_not_matter():
     order = np.array([3, 0, 5, 1, 4, 2])
     straight = step(begin(shared, views, damping=0.1), data, linear, linear_prior)
     shuffled = step(
-        begin(shared, jax.tree.map(lambda leaf: leaf[order], views), damping=0.1),
-        jax.tree.map(lambda leaf: leaf[order], data),
+        begin(shared, [views[n] for n in order], damping=0.1),
+        [data[n] for n in order],
         linear,
         linear_prior,
     )
     for name in ("p", "q"):  # but for the order of summation
         np.testing.assert_allclose(shuffled.shared[name], straight.shared[name], rtol=1e-4, atol=1e-4)
-    for name in ("u", "w"):
-        np.testing.assert_allclose(shuffled.views[name], straight.views[name][order], rtol=1e-4, atol=1e-4)
+    for place, n in enumerate(order):
+        for name in ("u", "w"):
+            found, expected = shuffled.views[place][name], straight.views[n][name]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_parameter_that_nothing_depends_on_stays():
@@ -186,7 +203,7 @@ def test_a_parameter_that_nothing_depends_on_stays():
     def prior(shared):
         return shared[:1] - 3.0
 
-    solution = begin(jnp.float32([0, 7]), jnp.float32([[0, -4]]), damping=1e-6)
+    solution = begin(jnp.float32([0, 7]), [jnp.float32([0, -4])], damping=1e-6)
     solution = step(solution, data, residuals, prior)
     np.testing.assert_allclose(solution.shared, [3, 7], atol=1e-4)
     np.testing.assert_allclose(solution.views, [[2, -4]], atol=1e-4)

@@ -82,10 +82,18 @@ def fit_with_photographs(
     chosen_model, source = resolve_model(model, lambda sentence: progress(sentence, 0.0))
     seconds = {"model": time.perf_counter() - start}
 
-    photographs, entries = read_photographs(files, choice, points, progress)
-    seconds["photographs"] = time.perf_counter() - start - seconds["model"]
-
+    from facefit.fit.rehearsal import Rehearsal
+    from facefit.fit.settings import PRESETS as SETTINGS
     from facefit.fit.subject import fit_subject
+
+    rehearsal = Rehearsal(chosen_model, SETTINGS[preset], len(files) > 1)
+    try:
+        photographs, entries = read_photographs(files, choice, points, progress)
+    except BaseException:
+        rehearsal.cancel()
+        raise
+    rehearsal.finish()
+    seconds["photographs"] = time.perf_counter() - start - seconds["model"]
 
     def fitting(sentence: str, fraction: float) -> None:
         progress(sentence, READING_SHARE + (1 - READING_SHARE) * fraction)

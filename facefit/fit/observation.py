@@ -4,9 +4,8 @@ its camera.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
@@ -121,22 +120,17 @@ def observe(
     )
 
 
-def stack(observations: list[Observation]) -> Observation:
-    """Observations with a leading axis N.
+def sharing(observations: Sequence[Observation]) -> tuple[Observation, ...]:
+    """Observations of one subject: the evidence of N photographs counts as that of sqrt(N).
 
-    The evidence of N photographs counts as that of sqrt(N): the network errs alike on one person's
-    photographs, and so does a model that cannot express that person's skin.
+    The network errs alike on one person's photographs, and so does a model that cannot express that person's
+    skin.
     """
-    stacked = Observation(
-        **{
-            field.name: jnp.asarray(np.stack([getattr(o, field.name) for o in observations]))
-            for field in dataclasses.fields(Observation)
-        }
-    )
-    return stacked.replace(share=stacked.share / len(observations) ** 0.5)
+    share = np.float32(len(observations) ** -0.5)
+    return tuple(observation.replace(share=share) for observation in observations)
 
 
-def focal_groups(photographs: list[Photograph]) -> list[int]:
+def focal_groups(photographs: Sequence[Photograph]) -> list[int]:
     """Numbers photographs by the camera that took them: same size and same EXIF focal length, same group.
 
     Two pictures of equal size without EXIF are taken to share the lens too: the prior on the distance of each

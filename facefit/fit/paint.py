@@ -8,20 +8,22 @@ they are left out of its own paint.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
-from facefit_kernels import rasterize
 from jaxtyping import Array, Float
 
 from facefit import cache
 from facefit.energy.landmarks import facing
 from facefit.fit.observation import Observation
-from facefit.fit.state import Shared, View, camera
+from facefit.fit.placement import Drawn, Placed
+from facefit.fit.solver import add
+from facefit.fit.state import Shared, View
 from facefit.fit.surface import FittingSurface
-from facefit.fit.terms import points_of
-from facefit.render.camera import clip_coordinates, directions_to_camera, intrinsics, project, to_camera
+from facefit.render.camera import project
 from facefit.render.lighting import irradiance
-from facefit.render.mesh import vertex_normals
 
 # Differences from the model's albedo, linear RGB: cut off at the first, doubted from the second on.
 LARGEST, OUTLIER = 0.3, 0.12
@@ -31,61 +33,59 @@ HIDDEN_MM = 4.0  # a vertex this far behind the drawn surface is hidden
 DOUBT = 0.4
 
 
-def no_paint(fitting: FittingSurface, observations: Observation) -> Float[Array, "N V 3"]:
-    """The skin as the model has it, in every photograph."""
-    return jnp.zeros((observations.share.shape[0], *fitting.surface.mean.shape))
-
-
 def paint_from_others(
-    fitting: FittingSurface, observations: Observation, shared: Shared, views: View
-) -> Float[Array, "N V 3"]:
+    fitting: FittingSurface,
+    shared: Shared,
+    views: Sequence[View],
+    observations: Sequence[Observation],
+    placed: Sequence[Placed],
+    drawn: Sequence[Drawn],
+) -> list[Float[Array, "V 3"]]:
     """For every photograph, the mean difference between the albedo seen in the others and the model's.
 
-    Linear RGB at the vertices of `fitting.surface`; zero where no other photograph shows the vertex, hence
-    everywhere for a photograph that is alone.
+    Linear RGB at the vertices of `fitting.surface`; zero where no other photograph shows the vertex.
     """
-    if observations.share.shape[0] == 1:
-        return no_paint(fitting, observations)
-    return _leave_one_out(fitting, observations, shared, views)
+    each = [
+        _skin_seen(fitting, shared, *one) for one in zip(views, observations, placed, drawn, strict=True)
+    ]
+    total = functools.reduce(add, each)
+    return [_of_the_others(total, own) for own in each]
 
 
 @cache.remembered
-def _leave_one_out(
-    fitting: FittingSurface, observations: Observation, shared: Shared, views: View
-) -> Float[Array, "N V 3"]:
+def _skin_seen(
+    fitting: FittingSurface, shared: Shared, view: View, seen: Observation, placed: Placed, drawn: Drawn
+) -> tuple[Float[Array, "V 3"], Float[Array, "V 1"]]:
+    """What one photograph shows beside the model's albedo, times how far it is to be believed; and that."""
     model = fitting.surface
     albedo = model.albedo_mean + fitting.albedo_basis @ shared.albedo
+    depth = jnp.einsum(
+        "hwk,hwk->hw", drawn.barycentric, placed.vertices[:, 2][model.faces[jnp.maximum(drawn.face, 0)]]
+    )
+    depth = jnp.where(drawn.face >= 0, depth, 0.0)
 
-    def one(arguments) -> tuple[Float[Array, "V 3"], Float[Array, "V 1"]]:
-        view, seen = arguments
-        focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
-        matrix = intrinsics(focal, seen.principal)
-        points = points_of(fitting.points, shared, view)
-        normals = directions_to_camera(vertex_normals(points, model.faces), view.pose.rotation)
-        placed = to_camera(points, view.pose.rotation, translation)
-        size = seen.weight.shape
-        fragments = rasterize(clip_coordinates(placed, matrix, size), model.faces, size)
-        corner = model.faces[jnp.maximum(fragments.face_index[:, :, 0], 0)]
-        depth = jnp.einsum("hwk,hwk->hw", fragments.barycentric[:, :, 0], placed[:, 2][corner])
-        depth = jnp.where(fragments.face_index[:, :, 0] >= 0, depth, 0.0)
+    column, row = project(placed.vertices, placed.matrix).T - 0.5
+    last = jnp.asarray(seen.weight.shape) - 1
+    nearest = (
+        jnp.clip(jnp.round(row).astype(jnp.int32), 0, last[0]),
+        jnp.clip(jnp.round(column).astype(jnp.int32), 0, last[1]),
+    )
+    observed = jnp.concatenate([seen.image, seen.weight[..., None]], -1)
+    sampled = jax.vmap(
+        lambda values: jax.scipy.ndimage.map_coordinates(values, [row, column], order=1, mode="constant"),
+        in_axes=-1,
+        out_axes=-1,
+    )(observed)
+    light = jnp.maximum(irradiance(placed.normals, view.lighting), DARKEST)
+    extra = jnp.clip(sampled[:, :3] / light - albedo, -LARGEST, LARGEST)
+    weight = jnp.clip(2.5 * facing(placed.vertices, placed.normals), 0.0, 1.0)
+    weight = fitting.photometric * weight * sampled[:, 3]
+    weight = jnp.where(placed.vertices[:, 2] < depth[nearest] + HIDDEN_MM, weight, 0.0)[:, None]
+    weight = weight / (1.0 + jnp.sum(extra**2, -1, keepdims=True) / OUTLIER**2)
+    return weight * extra, weight
 
-        column, row = project(placed, matrix).T - 0.5
-        last = jnp.asarray(size) - 1
-        nearest = (
-            jnp.clip(jnp.round(row).astype(jnp.int32), 0, last[0]),
-            jnp.clip(jnp.round(column).astype(jnp.int32), 0, last[1]),
-        )
 
-        def sample(values: Float[Array, "H W"]) -> Float[Array, " V"]:
-            return jax.scipy.ndimage.map_coordinates(values, [row, column], order=1, mode="constant")
-
-        color = jnp.stack([sample(seen.image[..., c]) for c in range(3)], -1)
-        light = jnp.maximum(irradiance(normals, view.lighting), DARKEST)
-        extra = jnp.clip(color / light - albedo, -LARGEST, LARGEST)
-        weight = fitting.photometric * jnp.clip(2.5 * facing(placed, normals), 0.0, 1.0) * sample(seen.weight)
-        weight = jnp.where(placed[:, 2] < depth[nearest] + HIDDEN_MM, weight, 0.0)[:, None]
-        weight = weight / (1.0 + jnp.sum(extra**2, -1, keepdims=True) / OUTLIER**2)
-        return weight * extra, weight
-
-    extra, weight = jax.lax.map(one, (views, observations))
-    return (extra.sum(0) - extra) / (weight.sum(0) - weight + DOUBT)
+@cache.remembered
+def _of_the_others(total, own) -> Float[Array, "V 3"]:
+    extra, weight = jax.tree.map(jnp.subtract, total, own)
+    return extra / (weight + DOUBT)

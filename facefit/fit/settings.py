@@ -7,7 +7,7 @@ from flax import struct
 
 @struct.dataclass
 class Settings:
-    """Numbers of steps and sizes are static; the rest are traced, so other values need no other program.
+    """Sizes are static; the rest are traced, so other values need no other program.
 
     The standard deviations describe how the evidence misses the truth; the effective counts say how many
     independent measurements it amounts to, since the errors of neighbouring landmarks and pixels are strongly
@@ -17,7 +17,7 @@ class Settings:
         landmark_steps, photometric_steps: solver steps of the two stages; for several photographs a third
             stage, that compares them with each other, has as many as the second.
         crop_px: side of the square that photometric fitting sees, pixels.
-        pixels: how many of its pixels are used at most.
+        pixels: how many of its pixels are used at most; every other one may be.
         dense_sigma: floor of the dense landmarks' standard deviation, as a fraction of the outer-eye
             distance.
         dense_count: effective number of independent dense landmarks.
@@ -43,10 +43,10 @@ class Settings:
         exif_log_sigma: of the focal length where EXIF tells it.
     """
 
-    landmark_steps: int = struct.field(pytree_node=False, default=12)
-    photometric_steps: int = struct.field(pytree_node=False, default=8)
+    landmark_steps: int = 12
+    photometric_steps: int = 8
     crop_px: int = struct.field(pytree_node=False, default=104)
-    pixels: int = struct.field(pytree_node=False, default=4096)
+    pixels: int = struct.field(pytree_node=False, default=2048)
     dense_sigma: float = 0.015
     dense_count: float = 40.0
     depth_sigma: float = 0.02
@@ -73,7 +73,7 @@ class Settings:
 
 
 PRESETS = {
-    "fast": Settings(landmark_steps=10, photometric_steps=4, crop_px=80, pixels=2304),
+    "fast": Settings(landmark_steps=10, photometric_steps=4, crop_px=80, pixels=1152),
     "default": Settings(),
-    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=160, pixels=9216),
+    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=160, pixels=4608),
 }

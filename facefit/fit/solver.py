@@ -1,13 +1,16 @@
 """Levenberg-Marquardt for residuals with shared and per-view parameters; it knows residuals, not faces.
 
-The energy is |g(shared)|^2 + sum_n |f(shared, view_n, data_n)|^2. Its Gauss-Newton matrix is an arrow: one
-block for the shared parameters, one for every view, and a border between. The views are eliminated first
-(Schur complement), so the cost grows linearly with their number.
+The energy is |g(shared)|^2 + sum_n |f(shared, view_n)|^2. Its Gauss-Newton matrix is an arrow: one block for
+the shared parameters, one for every view, and a border between. Each view is eliminated by itself (Schur
+complement), so the cost grows linearly with their number, and the compiled programs are those of one view,
+whatever the number: a step is a loop over the views on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +19,10 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from facefit import cache
+
 Pytree = Any
-# Views handled together: enough to keep the processors busy, few enough that any number of views fits in
-# memory.
-VIEWS_AT_ONCE = 4
+Energies = dict[str, Float[Array, ""]]  # sums of squared residuals by term
 
 
 @struct.dataclass
@@ -27,7 +30,7 @@ class Solution:
     """Where the solver stands.
 
     Attributes:
-        shared, views: the parameters; the leaves of `views` have a leading axis N.
+        shared, views: the parameters; one entry of `views` for each view.
         energy: sum of squared residuals there, ().
         damping: factor of the diagonal for the next step, ().
         accepted: how many steps lowered the energy, ().
@@ -36,18 +39,18 @@ class Solution:
     """
 
     shared: Pytree
-    views: Pytree
+    views: tuple[Pytree, ...]
     energy: Float[Array, ""]
     damping: Float[Array, ""]
     accepted: Int[Array, ""]
     finite: Bool[Array, ""]
 
 
-def begin(shared: Pytree, views: Pytree, damping: float = 1e-3) -> Solution:
+def begin(shared: Pytree, views: Sequence[Pytree], damping: float = 1e-3) -> Solution:
     """The solution before the first step."""
     return Solution(
         shared,
-        views,
+        tuple(views),
         energy=jnp.asarray(jnp.inf, jnp.float32),
         damping=jnp.asarray(damping, jnp.float32),
         accepted=jnp.asarray(0, jnp.int32),
@@ -71,95 +74,140 @@ class Linearization:
     view: Float[Array, "R W"]
 
 
+@struct.dataclass
+class Equations:
+    """Normal equations of residuals, J'J and J'r; P = S + W where they are of a view, shared parameters
+    first, and S where they are of the shared parameters alone. Those of two sets of residuals add up.
+    """
+
+    hessian: Float[Array, "P P"]
+    gradient: Float[Array, " P"]
+
+
+def equations(line: Linearization) -> Equations:
+    """The normal equations of one view's residuals."""
+    jacobian = jnp.concatenate([line.shared, line.view], axis=1)
+    return Equations(jacobian.T @ jacobian, jacobian.T @ line.residual)
+
+
+def prior_equations(
+    residuals: Callable[[Pytree], Float[Array, " Q"]], shared: Pytree
+) -> tuple[Equations, Float[Array, ""]]:
+    """The normal equations and the energy of residuals of the shared parameters alone."""
+    flat, unravel = ravel_pytree(shared)
+    residual = residuals(shared)
+    jacobian = jax.jacfwd(lambda x: residuals(unravel(x)))(flat)
+    return Equations(jacobian.T @ jacobian, jacobian.T @ residual), jnp.sum(residual**2)
+
+
+def add(first: Pytree, second: Pytree) -> Pytree:
+    """Leaf by leaf."""
+    return jax.tree.map(operator.add, first, second)
+
+
 def levenberg_marquardt_step(
     solution: Solution,
-    view_residuals: Callable[[Pytree, Pytree, Pytree], Float[Array, " R"]],
-    linearize: Callable[[Pytree, Pytree, Pytree], Linearization],
-    shared_residuals: Callable[[Pytree], Float[Array, " Q"]],
-    prepare: Callable[[Pytree, Pytree, Pytree], Pytree],
-    data: Pytree,
+    prepare: Callable[[Pytree, Sequence[Pytree]], Sequence[Pytree]],
+    linearize: Callable[[Pytree, Pytree, Pytree], tuple[Equations, Energies, Pytree]],
+    energies: Callable[[Pytree, Pytree, Pytree], Energies],
+    prior: Callable[[Pytree], tuple[Equations, Float[Array, ""]]],
 ) -> Solution:
     """One damped Gauss-Newton step on the energy above, taken if it lowers the energy. Pure.
 
     Args:
         solution: where to start from.
-        view_residuals: f(shared, view, prepared) -> (R,), for one view.
-        linearize: the same with its derivatives. Left to the caller, who knows which parameters act through
-            what; a dense forward sweep over every parameter can cost fifty times more.
-        shared_residuals: g(shared) -> (Q,).
-        prepare: (shared, view, data) -> prepared, for one view: what is held fixed during the step
-            (visibility, correspondences).
-        data: pytree with leading axis N.
+        prepare: (shared, views) -> data of each view.
+        linearize: (shared, view, data) -> normal equations, energies by term, and whatever is held fixed
+            during the step (visibility, correspondences). Left to the caller, who knows which parameters act
+            through what; a dense forward sweep over every parameter can cost fifty times more.
+        energies: (shared, view, fixed) -> energies by term, for a trial.
+        prior: see `prior_equations`.
     """
-    s, unravel_shared = ravel_pytree(solution.shared)
-    _, unravel_view = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], solution.views))
-    size = s.shape[0]
-
-    def each_view(function, *arguments):
-        return jax.lax.map(lambda packed: function(*packed), arguments, batch_size=VIEWS_AT_ONCE)
-
-    def normal_equations(view, datum):
-        prepared = prepare(solution.shared, view, datum)
-        line = linearize(solution.shared, view, prepared)
-        jacobian = jnp.concatenate([line.shared, line.view], axis=1)
-        return jacobian.T @ jacobian, jacobian.T @ line.residual, jnp.sum(line.residual**2), prepared
-
-    hessians, gradients, energies, prepared = each_view(normal_equations, solution.views, data)
-    residual = shared_residuals(solution.shared)
-    jacobian = jax.jacfwd(lambda x: shared_residuals(unravel_shared(x)))(s)
-    before = jnp.sum(residual**2) + energies.sum()
-    h_ss = jacobian.T @ jacobian + hessians[:, :size, :size].sum(0)
-    g_s = jacobian.T @ residual + gradients[:, :size].sum(0)
-    delta_s, delta_w = _solve_arrow(
-        h_ss, hessians[:, :size, size:], hessians[:, size:, size:], g_s, gradients[:, size:], solution.damping
-    )
-
-    new_shared = unravel_shared(s - delta_s)
-    new_views = jax.vmap(lambda view, delta: unravel_view(ravel_pytree(view)[0] - delta))(
-        solution.views, delta_w
-    )
-    per_view = each_view(
-        lambda view, fixed: jnp.sum(view_residuals(new_shared, view, fixed) ** 2), new_views, prepared
-    )
-    after = jnp.sum(shared_residuals(new_shared) ** 2) + jnp.sum(per_view)
-    better = jnp.isfinite(after) & (after < before)
-
-    def choose(new, old):
-        return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
-
+    data = prepare(solution.shared, solution.views)
+    pairs = zip(solution.views, data, strict=True)
+    lines = [linearize(solution.shared, view, datum) for view, datum in pairs]
+    base, prior_before = prior(solution.shared)
+    before = _total(prior_before, [found for _, found, _ in lines])
+    eliminated = [_eliminate(found, solution.shared, solution.damping) for found, _, _ in lines]
+    reduced = functools.reduce(add, (part for part, _ in eliminated))
+    shared, moved = _move_shared(solution.shared, base, reduced, solution.damping)
+    views = [_move_view(view, solved, moved) for view, (_, solved) in zip(solution.views, eliminated)]
+    trial = [energies(shared, view, fixed) for view, (_, _, fixed) in zip(views, lines)]
+    after = _total(prior(shared)[1], trial)
+    better, damping, energy = _judge(before, after, solution.damping)
     return Solution(
-        shared=choose(new_shared, solution.shared),
-        views=choose(new_views, solution.views),
-        energy=jnp.where(better, after, before),
-        damping=jnp.clip(jnp.where(better, solution.damping * 0.3, solution.damping * 8.0), 1e-6, 1e6),
+        shared=_choose(better, shared, solution.shared),
+        views=tuple(_choose(better, new, old) for new, old in zip(views, solution.views)),
+        energy=energy,
+        damping=damping,
         accepted=solution.accepted + better,
         finite=solution.finite & jnp.isfinite(before),
     )
 
 
-def _solve_arrow(
-    h_ss: Float[Array, "S S"],
-    h_sv: Float[Array, "N S W"],
-    h_vv: Float[Array, "N W W"],
-    g_s: Float[Array, " S"],
-    g_v: Float[Array, "N W"],
-    damping: Float[Array, ""],
-) -> tuple[Float[Array, " S"], Float[Array, "N W"]]:
-    """Solves the damped normal equations by eliminating the views.
+def _total(prior: Float[Array, ""], views: Sequence[Energies]) -> Float[Array, ""]:
+    return functools.reduce(operator.add, (value for found in views for value in found.values()), prior)
 
-    The matrix is normalised to a unit diagonal first (which makes the damping Marquardt's): focal length in
+
+@cache.remembered
+def _judge(before, after, damping):
+    """Whether a trial is taken, the next damping, and the energy then."""
+    better = jnp.isfinite(after) & (after < before)
+    damping = jnp.clip(jnp.where(better, damping * 0.3, damping * 8.0), 1e-6, 1e6)
+    return better, damping, jnp.where(better, after, before)
+
+
+@cache.remembered
+def _choose(better, new, old):
+    return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
+
+
+@struct.dataclass
+class _Reduced:
+    """What a view leaves of the equations of the shared parameters: its own block, what eliminating it takes
+    away from that, and the gradient.
+    """
+
+    block: Float[Array, "S S"]
+    taken: Float[Array, "S S"]
+    gradient: Float[Array, " S"]
+
+
+@cache.remembered
+def _eliminate(
+    found: Equations, shared: Pytree, damping: Float[Array, ""]
+) -> tuple[_Reduced, Float[Array, "W T"]]:
+    """Eliminates a view; returns, besides, the view's parameters as an affine function of the shared ones: S
+    columns and a constant one.
+
+    Every block is normalised to a unit diagonal (which makes the damping Marquardt's): focal length in
     logarithms and positions in pixels differ by many orders of magnitude, and single precision has seven
     digits.
     """
-    scale_s = 1.0 / jnp.sqrt(jnp.diagonal(h_ss) + 1e-8)
-    scale_v = 1.0 / jnp.sqrt(jax.vmap(jnp.diagonal)(h_vv) + 1e-8)
-    h_ss = h_ss * scale_s[:, None] * scale_s + damping * jnp.eye(h_ss.shape[0])
-    h_vv = h_vv * scale_v[:, :, None] * scale_v[:, None, :] + damping * jnp.eye(h_vv.shape[-1])
-    h_sv = h_sv * scale_s[:, None] * scale_v[:, None, :]
-    right = jnp.concatenate([jnp.swapaxes(h_sv, 1, 2), (g_v * scale_v)[..., None]], axis=-1)
-    solved = jax.vmap(lambda h, r: jax.scipy.linalg.solve(h, r, assume_a="pos"))(h_vv, right)
-    reduced = h_ss - jnp.einsum("nsw,nwt->st", h_sv, solved[..., :-1])
-    reduced_gradient = g_s * scale_s - jnp.einsum("nsw,nw->s", h_sv, solved[..., -1])
-    scaled_s = jax.scipy.linalg.solve(reduced, reduced_gradient, assume_a="pos")
-    delta_w = (solved[..., -1] - jnp.einsum("nwt,t->nw", solved[..., :-1], scaled_s)) * scale_v
-    return scaled_s * scale_s, delta_w
+    size = ravel_pytree(shared)[0].shape[0]
+    h_sv, h_vv, g_v = found.hessian[:size, size:], found.hessian[size:, size:], found.gradient[size:]
+    scale = 1.0 / jnp.sqrt(jnp.diagonal(h_vv) + 1e-8)
+    scaled = h_vv * scale[:, None] * scale + damping * jnp.eye(scale.shape[0])
+    right = scale[:, None] * jnp.concatenate([h_sv.T, g_v[:, None]], axis=1)
+    solved = scale[:, None] * jax.scipy.linalg.solve(scaled, right, assume_a="pos")
+    taken = h_sv @ solved
+    reduced = _Reduced(found.hessian[:size, :size], taken[:, :-1], found.gradient[:size] - taken[:, -1])
+    return reduced, solved
+
+
+@cache.remembered
+def _move_shared(shared: Pytree, base: Equations, reduced: _Reduced, damping: Float[Array, ""]):
+    """The shared parameters after the step, and the step itself, (S,)."""
+    flat, unravel = ravel_pytree(shared)
+    block = base.hessian + reduced.block
+    scale = 1.0 / jnp.sqrt(jnp.diagonal(block) + 1e-8)
+    scaled = (block - reduced.taken) * scale[:, None] * scale + damping * jnp.eye(scale.shape[0])
+    step = scale * jax.scipy.linalg.solve(scaled, scale * (base.gradient + reduced.gradient), assume_a="pos")
+    return unravel(flat - step), step
+
+
+@cache.remembered
+def _move_view(view: Pytree, solved: Float[Array, "W T"], step: Float[Array, " S"]) -> Pytree:
+    """A view's parameters after the step."""
+    flat, unravel = ravel_pytree(view)
+    return unravel(flat - (solved[:, -1] - solved[:, :-1] @ step))

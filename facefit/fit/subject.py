@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from facefit import cache
 from facefit.errors import InputError
-from facefit.fit.observation import Observation, focal_groups, observe, stack
-from facefit.fit.paint import no_paint
+from facefit.fit.observation import Observation, focal_groups, observe, sharing
+from facefit.fit.placement import points_of
 from facefit.fit.result import Fit, FittedView
 from facefit.fit.settings import PRESETS, Settings
 from facefit.fit.solver import Solution
@@ -20,12 +20,9 @@ from facefit.fit.stages import energies, run_stage
 from facefit.fit.start import start
 from facefit.fit.state import Shared, View, camera
 from facefit.fit.surface import FittingSurface, PointBasis, fitting_surface
-from facefit.fit.terms import points_of
 from facefit.model import FaceModel
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
-
-_start = cache.remembered(start, static_argnames=("groups", "drifts"))
 
 
 def fit_subject(
@@ -57,25 +54,19 @@ def fit_subject(
     tell("preparing", 0.0)
     fitting = fitting_surface(model)
     groups = focal_groups(photographs)
-    observations = stack(
+    observations = sharing(
         [
             observe(photograph, settings, focal_px, group)
             for photograph, group in zip(photographs, groups, strict=True)
         ]
     )
-    shared, views = _start(
-        fitting_model_for_start(model),
-        observations,
-        groups=len(photographs),
-        drifts=fitting.drift.modes.shape[-1],
-        settings=settings,
-    )
+    shared, views = start(fitting, observations, settings)
+    observations = jax.device_put(observations)
+    run = functools.partial(run_stage, fitting, observations)
     clock.lap("prepare")
 
     tell("landmarks", 0.2)
-    solution = run_stage(
-        fitting, observations, shared, views, settings, photometric=False, steps=settings.landmark_steps
-    )
+    solution = run(shared, views, settings, photometric=False, steps=settings.landmark_steps)
     jax.block_until_ready(solution)
     clock.lap("landmarks")
 
@@ -84,27 +75,20 @@ def fit_subject(
         # Outliers are told from skin only once the light is about right.
         lighting = settings.replace(photometric_outlier=2.0 * settings.photometric_outlier)
         first = (settings.photometric_steps + 2) // 3
-        solution = run_stage(fitting, observations, solution.shared, solution.views, lighting, True, first)
+        solution = run(solution.shared, solution.views, lighting, photometric=True, steps=first)
         rest = settings.photometric_steps - first
-        solution = run_stage(fitting, observations, solution.shared, solution.views, settings, True, rest)
+        solution = run(solution.shared, solution.views, settings, photometric=True, steps=rest)
         jax.block_until_ready(solution)
     clock.lap("photometric")
     if settings.photometric_steps and len(photographs) > 1:
         tell("photographs together", 0.7)
-        solution = _together(fitting, observations, solution, settings)
+        solution = _together(run, solution, settings)
         jax.block_until_ready(solution)
         clock.lap("together")
 
     tell("finishing", 0.9)
-    final = energies(
-        fitting,
-        observations,
-        no_paint(fitting, observations),
-        solution.shared,
-        solution.views,
-        settings,
-        bool(settings.photometric_steps),
-    )
+    colored = bool(settings.photometric_steps)
+    final = energies(fitting, observations, solution.shared, solution.views, settings, colored)
     fit = _collect(photographs, model, fitting, observations, solution, final)
     clock.lap("finish")
     fit.report["seconds"] = clock.seconds
@@ -112,14 +96,10 @@ def fit_subject(
     return fit
 
 
-def _together(
-    fitting: FittingSurface, observations: Observation, solution: Solution, settings: Settings
-) -> Solution:
+def _together(run: Callable[..., Solution], solution: Solution, settings: Settings) -> Solution:
     """The geometry from comparing the photographs with each other. Albedo and light stay as they were found
     before: beside the paint they only have to explain what it leaves, and do not look like the person."""
-    found = run_stage(
-        fitting,
-        observations,
+    found = run(
         solution.shared,
         solution.views,
         settings.replace(photometric_count=settings.together_count),
@@ -129,14 +109,11 @@ def _together(
     )
     return found.replace(
         shared=found.shared.replace(albedo=solution.shared.albedo),
-        views=found.views.replace(lighting=solution.views.lighting),
+        views=tuple(
+            new.replace(lighting=old.lighting) for new, old in zip(found.views, solution.views, strict=True)
+        ),
         finite=found.finite & solution.finite,
     )
-
-
-def fitting_model_for_start(model: FaceModel) -> FaceModel:
-    """The model without its bases' weight: `start` reads the mean and the landmarks alone."""
-    return model.replace(uv=jnp.zeros((0, 2)), uv_faces=jnp.zeros((0, 3), jnp.int32), regions={})
 
 
 def _settings(preset: str | Settings) -> Settings:
@@ -161,50 +138,44 @@ class _Clock:
 
 
 @cache.remembered
-def _project_views(landmarks: PointBasis, observations: Observation, shared: Shared, views: View):
-    """Projected landmarks in crop pixels, and each camera, for every view."""
-
-    def one(view, seen):
-        focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
-        placed = to_camera(points_of(landmarks, shared, view), view.pose.rotation, translation)
-        return project(placed, intrinsics(focal, seen.principal)), focal, translation
-
-    return jax.vmap(one)(views, observations)
+def _project_landmarks(landmarks: PointBasis, shared: Shared, view: View, seen: Observation):
+    """Projected landmarks in crop pixels, the focal length in crop pixels and the translation."""
+    focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
+    placed = to_camera(points_of(landmarks, shared, view), view.pose.rotation, translation)
+    return project(placed, intrinsics(focal, seen.principal)), focal, translation
 
 
-def _collect(photographs, model, fitting: FittingSurface, observations, solution, final) -> Fit:
-    shared, views = jax.tree.map(np.asarray, (solution.shared, solution.views))
-    finite = bool(solution.finite)
-    pixels, focal, translation = jax.tree.map(
-        np.asarray, _project_views(fitting.landmarks, observations, solution.shared, solution.views)
-    )
+def _collect(photographs, model, fitting: FittingSurface, observations, solution: Solution, final) -> Fit:
+    shared, finite = jax.tree.map(np.asarray, solution.shared), bool(solution.finite)
     fitted = []
-    for n, photograph in enumerate(photographs):
+    for photograph, seen, view, found in zip(photographs, observations, solution.views, final, strict=True):
+        pixels, focal, translation = jax.tree.map(
+            np.asarray, _project_landmarks(fitting.landmarks, solution.shared, view, seen)
+        )
+        view = jax.tree.map(np.asarray, view)
         height, width = photograph.pixels.shape[:2]
-        scale = float(observations.photo_px[n])
-        principal = np.asarray(observations.principal[n])
+        scale = float(seen.photo_px)
         centre = np.array([width / 2, height / 2], np.float32)
-        in_photo = (pixels[n] - principal) * scale + centre
+        in_photo = (pixels - seen.principal) * scale + centre
         if photograph.landmarks68 is not None:
             difference = in_photo[468:] - photograph.landmarks68
         else:
             difference = in_photo[:468] - photograph.landmarks468[:, :2]
         rmse = float(np.sqrt((difference**2).sum(-1).mean()))
-        eyes = float(observations.unit[n]) * scale
         fitted.append(
             FittedView(
                 file=photograph.path,
-                expression=views.expression[n],
-                rotation=views.pose.rotation[n],
-                translation=translation[n],
-                focal_px=float(focal[n]) * scale,
+                expression=view.expression,
+                rotation=view.pose.rotation,
+                translation=translation,
+                focal_px=float(focal) * scale,
                 center=centre,
                 size=(height, width),
-                lighting=views.lighting[n],
+                lighting=view.lighting,
                 landmarks68=in_photo[468:].astype(np.float32),
                 landmark_rmse_px=rmse,
-                landmark_rmse_percent=100.0 * rmse / eyes,
-                energies={name: float(value[n]) for name, value in final.items()},
+                landmark_rmse_percent=100.0 * rmse / (float(seen.unit) * scale),
+                energies={name: float(value) for name, value in found.items()},
                 outcome="fitted" if finite else "fitted, not converged",
             )
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from facefit.model import FaceModel, SurfacePoints, at_points, crop
+from facefit.model import FaceModel, crop
 from facefit.model.drift import LandmarkDrift, landmark_drift
 
 # Face Mesh points on the border of the network's face: the outline of the cheeks and the chin in most poses.
@@ -31,13 +31,6 @@ class PointBasis:
 
     mean: Float[Array, "n 3"]
     basis: Float[Array, "n 3 C"]
-
-
-def point_basis(model: FaceModel) -> PointBasis:
-    """The vertices of a model as points."""
-    fitted = jnp.asarray([name not in _UNFITTED for name in model.expression_names], jnp.float32)
-    both = jnp.concatenate([model.identity_basis, model.expression_basis * fitted[:, None, None]])
-    return PointBasis(model.mean, jnp.moveaxis(both, 0, -1))
 
 
 def select(points: PointBasis, index: Int[Array, " n"]) -> PointBasis:
@@ -77,22 +70,45 @@ def _region(model: FaceModel, name: str) -> np.ndarray:
     return np.asarray(model.regions.get(name, np.zeros(model.mean.shape[0], np.float32)))
 
 
-def _both(model: FaceModel) -> SurfacePoints:
-    """The 468 and then the 68 landmarks."""
-    dense, sparse = model.landmarks468, model.landmarks68
-    return SurfacePoints(
-        jnp.concatenate([dense.face, sparse.face]), jnp.concatenate([dense.barycentric, sparse.barycentric])
+def _points(model: FaceModel) -> PointBasis:
+    """The vertices of a model as points, on the host."""
+    fitted = np.array([name not in _UNFITTED for name in model.expression_names], np.float32)
+    expression = np.asarray(model.expression_basis)
+    if len(fitted) == len(expression):
+        expression = expression * fitted[:, None, None]
+    both = np.concatenate([np.asarray(model.identity_basis), expression])
+    return PointBasis(np.asarray(model.mean), np.ascontiguousarray(np.moveaxis(both, 0, -1)))
+
+
+def _landmark_points(model: FaceModel, points: PointBasis) -> PointBasis:
+    """The 468 and then the 68 landmarks of a model whose vertices are `points`."""
+    corner, weight = _landmark_corner(model), _both(model)[1]
+    return PointBasis(
+        np.einsum("lk,lkc->lc", weight, points.mean[corner]),
+        np.einsum("lk,lkcj->lcj", weight, points.basis[corner], optimize=True),
     )
 
 
+def _landmark_corner(model: FaceModel) -> np.ndarray:
+    return np.asarray(model.faces)[_both(model)[0]]
+
+
+def _both(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles and weights of the 468 and then the 68 landmarks."""
+    pairs = ((model.landmarks468.face, model.landmarks68.face),)
+    pairs += ((model.landmarks468.barycentric, model.landmarks68.barycentric),)
+    return tuple(np.concatenate([np.asarray(dense), np.asarray(sparse)]) for dense, sparse in pairs)
+
+
 def fitting_surface(model: FaceModel) -> FittingSurface:
-    """Selects what fitting needs of a model."""
+    """Selects what fitting needs of a model. On the host: a dozen operations used once would each be
+    compiled."""
     hidden = np.maximum(_region(model, "inner"), _region(model, "hidden"))
     part = crop(model, hidden < 0.5)
     # On the uncut model: some lie on triangles that hide inside the mouth or behind the eyelids.
-    landmarks = point_basis(at_points(model, _both(model)))
+    landmarks = _landmark_points(model, _points(model))
     if part.landmark_offset468 is not None:
-        landmarks = landmarks.replace(mean=landmarks.mean.at[:468].add(part.landmark_offset468))
+        landmarks.mean[:468] += np.asarray(part.landmark_offset468)
     outside = np.max([_region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
     used = np.zeros(part.mean.shape[0], bool)
     used[np.asarray(part.faces).ravel()] = True
@@ -102,14 +118,16 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
     for name in ("neck", "ears", "scalp", "eyes"):
         photometric = photometric * (1.0 - _region(part, name))
     photometric = photometric * (1.0 - 0.5 * _region(part, "brows"))
-    return FittingSurface(
-        surface=part,
-        points=point_basis(part),
-        albedo_basis=jnp.moveaxis(part.albedo_basis, 0, -1),
-        landmarks=landmarks,
-        landmark_corner=part.faces[_both(part).face],
-        drift=landmark_drift(),
-        scatter468=part.landmark_sigma468,
-        outline=jnp.asarray(outline, jnp.int32),
-        photometric=jnp.asarray(photometric, jnp.float32),
+    return jax.device_put(
+        FittingSurface(
+            surface=part,
+            points=_points(part),
+            albedo_basis=np.ascontiguousarray(np.moveaxis(np.asarray(part.albedo_basis), 0, -1)),
+            landmarks=landmarks,
+            landmark_corner=_landmark_corner(part),
+            drift=landmark_drift(),
+            scatter468=part.landmark_sigma468,
+            outline=outline.astype(np.int32),
+            photometric=photometric.astype(np.float32),
+        )
     )

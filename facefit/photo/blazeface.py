@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from facefit import cache
 from facefit.photo import cropping, network
 
 SIZE = 256  # side of the network's input, pixels
@@ -37,17 +38,15 @@ class Detection:
 
 
 @functools.cache
-def _compiled():
-    graph, weights = network.load("blazeface")
-    weights = jax.device_put(weights)
+def _weights():
+    return jax.device_put(network.load("blazeface")[1])
 
-    @jax.jit
-    def run(weights, images: Float[Array, "B 256 256 3"]):
-        out = network.forward(graph, weights, images * 2 - 1)
-        scores = jax.numpy.concatenate([out["scores_16"], out["scores_32"]], 1)[..., 0]
-        return scores, jax.numpy.concatenate([out["boxes_16"], out["boxes_32"]], 1)
 
-    return functools.partial(run, weights)
+@cache.remembered
+def _run(weights: dict, images: Float[Array, "B 256 256 3"]) -> tuple[Array, Array]:
+    out = network.forward(network.load("blazeface")[0], weights, images * 2 - 1)
+    scores = jax.numpy.concatenate([out["scores_16"], out["scores_32"]], 1)[..., 0]
+    return scores, jax.numpy.concatenate([out["boxes_16"], out["boxes_32"]], 1)
 
 
 @functools.cache
@@ -70,7 +69,7 @@ def detect(pixels: np.ndarray, squares: list[np.ndarray], threshold: float = 0.5
     found = []
     for matrix in squares:
         image = cropping.warp(pixels, matrix, SIZE, border=cv2.BORDER_CONSTANT).astype(np.float32) / 255
-        scores, raw = (np.asarray(a[0]) for a in _compiled()(image[None]))
+        scores, raw = (np.asarray(a[0]) for a in _run(_weights(), image[None]))
         probabilities = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
         scale = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
         for i in np.flatnonzero((probabilities >= threshold) & (raw[:, 2:4].min(1) > 2)):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from facefit import cache
 from facefit.photo import cropping, network
 
 SIZE = 192  # side of the network's input, pixels
@@ -33,23 +34,21 @@ class Square:
 
 
 @functools.cache
-def _compiled():
-    graph, weights = network.load("face_mesh")
-    weights = jax.device_put(weights)
+def _weights():
+    return jax.device_put(network.load("face_mesh")[1])
+
+
+@cache.remembered
+def _run(weights: dict, images: Float[Array, "B 192 192 3"]) -> tuple[Array, Array]:
+    graph = network.load("face_mesh")[0]
     # The points that a region's own network places again are those its frame was drawn around, in the same
     # order.
     frames = [np.asarray(o["points"]) for o in graph["operations"] if o["op"] == "frame"]
-    regions = {name: next(f for f in frames if f[0] == first) for name, first in _FIRST_POINT.items()}
-
-    @jax.jit
-    def run(weights, images: Float[Array, "B 192 192 3"]):
-        out = network.forward(graph, weights, images)
-        mesh = out["mesh"].reshape(-1, 468, 3)
-        for region, indices in regions.items():
-            mesh = mesh.at[:, indices, :2].set(out[region])
-        return mesh, out["score"].reshape(-1)
-
-    return functools.partial(run, weights)
+    out = network.forward(graph, weights, images)
+    mesh = out["mesh"].reshape(-1, 468, 3)
+    for region, first in _FIRST_POINT.items():
+        mesh = mesh.at[:, next(f for f in frames if f[0] == first), :2].set(out[region])
+    return mesh, out["score"].reshape(-1)
 
 
 def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +59,7 @@ def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, n
         part = images[start : start + BATCH]
         padded = np.zeros((BATCH, SIZE, SIZE, 3), np.float32)
         padded[: len(part)] = part
-        mesh, score = _compiled()(padded)
+        mesh, score = _run(_weights(), padded)
         points.append(np.asarray(mesh)[: len(part)])
         scores.append(np.asarray(score)[: len(part)])
     return np.concatenate(points), np.concatenate(scores)

@@ -1,0 +1,239 @@
+"""What landmarks and priors say of one photograph: residuals, their derivatives, and what is held fixed
+during a solver step.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from facefit.energy.landmarks import LandmarkEvidence, Outline, facing, landmark_residuals, match_outline
+from facefit.energy.priors import (
+    distance_residual,
+    exposure_residual,
+    expression_residuals,
+    lighting_residuals,
+)
+from facefit.energy.robust import geman_mcclure
+from facefit.fit.derivatives import columns, in_order, join, rowwise_derivative, through
+from facefit.fit.observation import Observation
+from facefit.fit.placement import Placed, points_of
+from facefit.fit.settings import Settings
+from facefit.fit.solver import Linearization
+from facefit.fit.state import Pose, Shared, View, camera
+from facefit.fit.surface import JAW68, OVAL468, FittingSurface, PointBasis, select
+from facefit.render.camera import intrinsics, project, to_camera
+
+# Rows of the landmark term: 468 dense and 68 sparse landmarks, then the outline of the oval, then that of the
+# jaw.
+OVAL_ROWS = slice(468 + 68, 468 + 68 + len(OVAL468))
+
+
+@struct.dataclass
+class Correspondence:
+    """What is held fixed during one solver step.
+
+    Attributes:
+        landmarks: dense, then sparse, then outline points.
+        evidence: of those, in the same order.
+        depth_weight: of the dense landmarks' depths, (468,).
+    """
+
+    landmarks: PointBasis
+    evidence: LandmarkEvidence
+    depth_weight: Float[Array, " 468"]
+
+
+def correspond(
+    fitting: FittingSurface, settings: Settings, seen: Observation, placed: Placed
+) -> Correspondence:
+    """Finds which points are visible, and the vertices that form the outline."""
+    corner = fitting.landmark_corner
+    own_facing = facing(placed.vertices[corner].mean(1), placed.normals[corner].mean(1))
+    oval, jaw = jnp.asarray(OVAL468), jnp.asarray(JAW68)
+    candidates = placed.vertices[fitting.outline]
+    match = functools.partial(
+        match_outline,
+        candidates,
+        placed.normals[fitting.outline],
+        project(candidates, placed.matrix),
+        unit=seen.unit,
+    )
+    oval_match = match(seen.points468[oval, :2], own_facing[oval])
+    jaw_match = match(seen.points68[jaw], own_facing[468 + jaw])
+    parts = (
+        fitting.landmarks,
+        select(fitting.points, fitting.outline[oval_match.vertex]),
+        select(fitting.points, fitting.outline[jaw_match.vertex]),
+    )
+    landmarks = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return Correspondence(landmarks, *_evidence(fitting, settings, seen, own_facing, oval_match, jaw_match))
+
+
+def _evidence(
+    fitting: FittingSurface,
+    settings: Settings,
+    seen: Observation,
+    own_facing: Float[Array, " L"],
+    oval_match: Outline,
+    jaw_match: Outline,
+) -> tuple[LandmarkEvidence, Float[Array, " 468"]]:
+    """Whitening and weight of all landmarks, and the weight of the dense depths."""
+    oval, jaw = jnp.asarray(OVAL468), jnp.asarray(JAW68)
+    # A point on the far side of the face is where the network imagines it.
+    visible = 0.1 + 0.9 * jnp.clip(2.0 * own_facing + 0.5, 0.0, 1.0)
+    dense = visible[:468] * (settings.dense_count / 468.0) * seen.weight468
+    depth = visible[:468] * (settings.depth_count / 468.0) * seen.weight468
+    dense = dense.at[oval].multiply(1.0 - oval_match.weight)
+    sparse = visible[468:] * (settings.sparse_count / 68.0) * seen.weight68
+    sparse = sparse.at[jaw].multiply(1.0 - jaw_match.weight)
+    own = fitting.drift.sigma[:, 0] ** 2 + (0.5 * fitting.scatter468) ** 2
+    dense_sigma = jnp.sqrt(settings.dense_sigma**2 + own)
+    identity = jnp.eye(2)
+
+    def along(match: Outline):
+        return match.normal[:, :, None] * match.normal[:, None, :] / settings.outline_sigma
+
+    whitening = jnp.concatenate(
+        [
+            identity / dense_sigma[:, None, None],
+            jnp.broadcast_to(identity / settings.sparse_sigma, (68, 2, 2)),
+            along(oval_match),
+            along(jaw_match),
+        ]
+    )
+    observed = jnp.concatenate(
+        [seen.points468[:, :2], seen.points68, seen.points468[oval, :2], seen.points68[jaw]]
+    )
+    outline_share = settings.outline_count / jnp.asarray([len(OVAL468), len(JAW68)], jnp.float32)
+    weight = jnp.concatenate(
+        [
+            dense,
+            sparse,
+            oval_match.weight * outline_share[0] * seen.weight468,
+            jaw_match.weight * outline_share[1] * seen.weight68,
+        ]
+    )
+    return LandmarkEvidence(observed, whitening / seen.unit, weight * seen.share), depth * seen.share
+
+
+def landmark_terms(
+    fitting: FittingSurface,
+    settings: Settings,
+    shared: Shared,
+    view: View,
+    seen: Observation,
+    fixed: Correspondence,
+) -> dict[str, Array]:
+    """Every residual of one photograph by name, but for those of its colours."""
+    log_focal = shared.log_focal[seen.focal_group]
+    points = points_of(fixed.landmarks, shared, view)
+    rows = _Rows(fitting, settings, seen, fixed)
+    return {
+        "landmarks": rows.landmarks(points, view.pose, log_focal, view.drift),
+        "depth": rows.depth(points[:468], view.pose, view.drift, view.depth_zero),
+        **rows.priors(log_focal, view),
+    }
+
+
+class _Rows:
+    """The terms as functions of what they depend on."""
+
+    def __init__(self, fitting: FittingSurface, settings: Settings, seen: Observation, fixed: Correspondence):
+        self.fitting, self.settings, self.seen, self.fixed = fitting, settings, seen, fixed
+
+    def landmarks(self, points, pose: Pose, log_focal, drift):
+        seen = self.seen
+        focal, translation = camera(log_focal, pose, seen)
+        placed = to_camera(points, pose.rotation, translation)
+        projected = project(placed, intrinsics(focal, seen.principal))
+        # The network's own error is part of what is to be explained; the oval's outline rows share that of
+        # their points.
+        moved = (self.fitting.drift.modes[:, :2] @ drift) * seen.unit
+        projected = projected.at[:468].add(moved)
+        projected = projected.at[OVAL_ROWS].add(moved[jnp.asarray(OVAL468)])
+        return landmark_residuals(projected, self.fixed.evidence, self.settings.landmark_outlier)
+
+    def depth(self, points, pose: Pose, drift, depth_zero):
+        seen, errors = self.seen, self.fitting.drift
+        depth = to_camera(points, pose.rotation, jnp.zeros(3))[:, 2] * jnp.exp(pose.log_scale)
+        depth = depth + depth_zero + (errors.depth_bias + errors.modes[:, 2] @ drift) * seen.unit
+        sigma = jnp.sqrt(self.settings.depth_sigma**2 + errors.sigma[:, 1] ** 2)
+        difference = ((depth - seen.points468[:, 2]) / (sigma * seen.unit))[:, None]
+        weight = jnp.sqrt(self.fixed.depth_weight)[:, None]
+        return weight * geman_mcclure(difference, self.settings.landmark_outlier)
+
+    def priors(self, log_focal, view: View) -> dict[str, Array]:
+        settings, seen = self.settings, self.seen
+        _, translation = camera(log_focal, view.pose, seen)
+        return {
+            "prior_drift": view.drift / settings.drift_sigma,
+            "prior_expression": expression_residuals(
+                view.expression, settings.expression_sigma, self.fitting.surface.expression_is_blendshape
+            ),
+            "prior_camera": jnp.stack(
+                [
+                    distance_residual(translation[2], settings.distance_mm, settings.distance_log_sigma),
+                    (log_focal - seen.log_focal) / seen.log_focal_sigma,
+                ]
+            ),
+            "prior_exposure": exposure_residual(view.lighting, settings.exposure_log_sigma),
+            "prior_lighting": lighting_residuals(
+                view.lighting, settings.lighting_sigma, settings.lighting_color_sigma
+            ),
+        }
+
+
+def linearize_landmark_terms(
+    fitting: FittingSurface,
+    settings: Settings,
+    shared: Shared,
+    view: View,
+    seen: Observation,
+    fixed: Correspondence,
+) -> Linearization:
+    """`landmark_terms` with derivatives."""
+    log_focal = shared.log_focal[seen.focal_group]
+    rows = _Rows(fitting, settings, seen, fixed)
+    order = functools.partial(in_order, shared, view, seen)
+    points = points_of(fixed.landmarks, shared, view)
+
+    by_point = rowwise_derivative(lambda x: rows.landmarks(x, view.pose, log_focal, view.drift), points)
+    by_pose, by_focal, by_drift = jax.jacfwd(
+        lambda pose, focal, drift: rows.landmarks(points, pose, focal, drift), argnums=(0, 1, 2)
+    )(view.pose, log_focal, view.drift)
+    derivatives = {
+        "landmarks": order(
+            points=through(by_point, fixed.landmarks.basis),
+            focal=by_focal,
+            pose=columns(by_pose),
+            drift=columns(by_drift),
+        )
+    }
+    by_point = rowwise_derivative(
+        lambda x: rows.depth(x, view.pose, view.drift, view.depth_zero), points[:468]
+    )
+    by_pose, by_drift, by_zero = jax.jacfwd(
+        lambda pose, drift, zero: rows.depth(points[:468], pose, drift, zero), argnums=(0, 1, 2)
+    )(view.pose, view.drift, view.depth_zero)
+    derivatives["depth"] = order(
+        points=through(by_point, fixed.landmarks.basis[:468]),
+        pose=columns(by_pose),
+        drift=columns(by_drift),
+        zero=by_zero,
+    )
+    by_part = jax.jacfwd(rows.priors, argnums=(0, 1))(log_focal, view)
+    for name, (by_focal, by_view) in by_part.items():
+        count = by_focal.shape[0]
+        derivatives[name] = order(
+            focal=by_focal,
+            expression=by_view.expression,
+            pose=jnp.concatenate([leaf.reshape(count, -1) for leaf in jax.tree.leaves(by_view.pose)], 1),
+            lighting=by_view.lighting.reshape(count, 27),
+            drift=by_view.drift,
+        )
+    return join(landmark_terms(fitting, settings, shared, view, seen, fixed), derivatives)
