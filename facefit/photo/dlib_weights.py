@@ -1,10 +1,10 @@
 """Reads the weights of dlib's face recognition network from dlib's own file, trusting nothing in it.
 
 The network is the ResNet of 29 convolutions that King trained on about three million faces; its weights are
-in the public domain (CC0). The format is that of dlib's `serialize`: integers as a byte of length and sign and
-then that many bytes, reals as mantissa and binary exponent, tensors as four sizes and raw float32. Every size
-is compared with the one the network must have before anything is read, so no file can ask for more than it
-holds.
+in the public domain (CC0). The format is that of dlib's `serialize`: integers as a byte of length and sign
+and then that many bytes, reals as mantissa and binary exponent, tensors as four sizes and raw float32. Every
+size is compared with the one the network must have before anything is read, so no file can ask for more than
+it holds.
 """
 
 from __future__ import annotations
