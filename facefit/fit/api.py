@@ -20,6 +20,7 @@ Progress = Callable[[str, float], None]
 
 PRESETS = ("fast", "default", "best")
 READING_SHARE = 0.3  # of the progress bar
+BAD_FIT_PERCENT = 15.0  # landmark error in percent of the eye distance; profiles stay below 10
 SHORTEST_FOCAL = 0.2  # of a longer side: 136 degrees, wider than lenses that draw straight lines
 
 
@@ -261,6 +262,8 @@ def _with_report(result: Fit, entries: list[dict], seconds: dict, source: str, p
         entry["outcome"] = view.outcome
         entry["landmark_rmse_px"] = float(view.landmark_rmse_px)
         entry["landmark_rmse_percent"] = float(view.landmark_rmse_percent)
+        if not view.landmark_rmse_percent <= BAD_FIT_PERCENT:  # or not a number
+            entry["warnings"].append("The fitted face misses its landmarks by far; look at the overlay.")
         entry["energies"] = {name: float(value) for name, value in view.energies.items()}
     inner = result.report
     report = {
