@@ -122,7 +122,6 @@ def the_error(standard_error: str) -> str:
         (["--landmarks", "nowhere.pts"], ["nowhere.pts", "Check the path"]),
         (["--landmarks", "a.pts", "b.pts"], ["2 landmark files for 1", "same order"]),
         (["--focal", "-5"], ["-5", "estimated"]),
-        ([""], ["name is empty"]),
     ],
 )
 def test_a_wrong_argument_is_named_before_any_work(tmp_path, capfd, arguments, words):
@@ -130,6 +129,12 @@ def test_a_wrong_argument_is_named_before_any_work(tmp_path, capfd, arguments, w
     message = the_error(capfd.readouterr().err)
     assert all(word in message for word in words)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_name_is_told_from_the_folder_one_is_in(tmp_path, capfd):
+    """As a shell's unset variable gives it."""
+    assert main(["fit", str(SAMPLE), "", "-o", str(tmp_path / "out")]) == 2
+    assert "name is empty" in the_error(capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(
