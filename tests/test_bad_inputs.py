@@ -165,8 +165,10 @@ def test_a_damaged_model_file_is_named(tmp_path, capfd):
     from facefit.model.store import EMBEDDED
 
     file, whole = tmp_path / "face.npz", EMBEDDED["open"].read_bytes()
-    for content in (b"", b"PK\3\4" + bytes(5000), whole[: len(whole) // 2], whole[:3000000] + bytes(2000)):
-        file.write_bytes(content + whole[len(content) :] if len(content) > 3000000 else content)
+    middle = len(whole) // 2
+    scratched = whole[:middle] + bytes(2000) + whole[middle + 2000 :]
+    for content in (b"", b"PK\3\4" + bytes(5000), whole[:middle], scratched):
+        file.write_bytes(content)
         assert main(["fit", str(SAMPLE), "-o", str(tmp_path / "out"), "--model", str(file)]) == 2
         message = the_error(capfd.readouterr().err)
         assert str(file) in message and "again" in message
