@@ -68,15 +68,27 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
+def thin(path: Path) -> None:
+    """Three thousand times as wide as high: nothing is left of its height in a detector's reduced copy."""
+    cv2.imwrite(str(path), np.full((16, 48000), 128, np.uint8))
+
+
+def link_to_nowhere(path: Path) -> None:
+    path.symlink_to(path.with_name("other.jpg"))
+    path.with_name("other.jpg").symlink_to(path)
+
+
 BAD_PHOTOS = [
     (text, "photo.jpg", 2, "JPEG"),
     (truncated, "photo.jpg", 1, "damaged"),
     (without_a_face, "photo.jpg", 1, "--landmarks"),
     (one_pixel, "photo.png", 1, "larger"),
-    (huge, "photo.png", 2, "Scale the picture down"),
+    (huge, "photo.png", 2, "400 million pixels are too many"),
+    (thin, "photo.png", 1, "--landmarks"),
     (empty, "photo.jpg", 2, "empty"),
     (missing, "photo.jpg", 2, "Check the path"),
     (folder, "photo.jpg", 2, "Name the"),
+    (link_to_nowhere, "photo.jpg", 2, "leads to no file"),
     (text, "with space and ümläut 写真.jpg", 2, "JPEG"),
 ]
 
@@ -119,10 +131,55 @@ def test_a_wrong_argument_is_named_before_any_work(tmp_path, capfd, arguments, w
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["file", "inside a file", "no permission"])
+def test_an_empty_name_is_told_from_the_folder_one_is_in(tmp_path, capfd):
+    """As a shell's unset variable gives it."""
+    assert main(["fit", str(SAMPLE), "", "-o", str(tmp_path / "out")]) == 2
+    assert "name is empty" in the_error(capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--face", "2"], ["one face was found", "largest"]),
+        (["--face", "9999,20"], ["512 x 512"]),
+        (["--focal", "35"], ["35", "512 pixels long", "millimetres"]),  # of the lens, not of the picture
+    ],
+)
+def test_an_argument_that_does_not_suit_the_photograph_names_both(tmp_path, capfd, arguments, words):
+    assert main(["fit", str(SAMPLE), "-o", str(tmp_path / "out"), *arguments]) == 2
+    message = the_error(capfd.readouterr().err)
+    assert all(word in message for word in [str(SAMPLE), *words])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("points", [np.zeros((67, 2)), np.full((68, 2), np.nan), np.full((68, 2), "a")])
+def test_a_landmark_file_without_68_points_is_named_with_what_it_should_hold(tmp_path, capfd, points):
+    file = tmp_path / "points.npy"
+    np.save(file, points)
+    assert main(["fit", str(SAMPLE), "-o", str(tmp_path / "out"), "--landmarks", str(file)]) == 2
+    message = the_error(capfd.readouterr().err)
+    assert str(file) in message and "68 iBUG points" in message
+
+
+def test_a_damaged_model_file_is_named(tmp_path, capfd):
+    from facefit.model.store import EMBEDDED
+
+    file, whole = tmp_path / "face.npz", EMBEDDED["open"].read_bytes()
+    middle = len(whole) // 2
+    scratched = whole[:middle] + bytes(2000) + whole[middle + 2000 :]
+    for content in (b"", b"PK\3\4" + bytes(5000), whole[:middle], scratched):
+        file.write_bytes(content)
+        assert main(["fit", str(SAMPLE), "-o", str(tmp_path / "out"), "--model", str(file)]) == 2
+        message = the_error(capfd.readouterr().err)
+        assert str(file) in message and "again" in message
+
+
+@pytest.mark.parametrize("kind", ["file", "inside a file", "no permission", "too long a name"])
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, capfd, kind):
     out = tmp_path / "out"
-    if kind == "no permission":
+    if kind == "too long a name":
+        out = tmp_path / ("x" * 300)
+    elif kind == "no permission":
         if os.geteuid() == 0:  # root may write anywhere except where the kernel itself makes the files
             out = Path("/proc/facefit")
             if not Path("/proc").is_dir():

@@ -4,6 +4,7 @@ statuses.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import shutil
@@ -148,6 +149,15 @@ def test_failed_photographs_are_named_the_others_reported_and_the_status_is_one(
     assert "warning: good.jpg: 2 faces were found." in captured.err
     assert "good.jpg: fitted, landmarks within 1.2 px (2.5 %" in captured.out
     assert (tmp_path / "good.overlay.png").is_file()
+
+
+@pytest.mark.parametrize(("percent", "warned"), [(5.0, False), (40.0, True), (np.nan, True)])
+def test_a_fit_that_misses_its_landmarks_comes_with_a_warning(percent, warned):
+    fit = tiny_fit(("a.jpg",))
+    fit = dataclasses.replace(fit, views=(dataclasses.replace(fit.views[0], landmark_rmse_percent=percent),))
+    entries = [{"file": "a.jpg", "outcome": "read", "warnings": []}]
+    report = api._with_report(fit, entries, {}, "tiny", "default").report
+    assert bool(report["photos"][0]["warnings"]) is warned
 
 
 def test_progress_is_plain_lines_when_nobody_watches(capsys):

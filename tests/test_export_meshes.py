@@ -15,6 +15,7 @@ from facefit.export.gltf import write_glb
 from facefit.export.landmarks import write_landmarks, write_landmarks3d
 from facefit.export.obj import write_obj
 from facefit.export.ply import write_ply
+from facefit.export.views import draw
 from facefit.model.registration import vertex_normals
 
 VALIDATE = """
@@ -145,6 +146,41 @@ def test_glb_has_no_error_for_the_khronos_validator(glb):
     done = subprocess.run([node, "-e", VALIDATE, str(glb)], capture_output=True, text=True, check=True)
     issues = json.loads(done.stdout)["issues"]
     assert issues["numErrors"] == 0 and issues["numWarnings"] == 0, issues["messages"]
+
+
+def test_a_glb_rendered_back_shows_each_point_with_its_own_texel(model, tmp_path):
+    """The picture's red is u and its green is v, so that every pixel of the rendering says where its texel
+    lies."""
+    middles = (np.arange(256) + 0.5) / 256
+    across = np.broadcast_to(middles, (256, 256))
+    picture = np.round(255 * np.stack([across, 1 - across.T, 0 * across], -1)).astype(np.uint8)
+    mean, faces, uv = np.asarray(model.mean), np.asarray(model.faces), np.asarray(model.uv)
+    path = tmp_path / "a.glb"
+    write_glb(path, mean, faces, uv, model.uv_faces, picture, vertex_normals(mean, faces))
+
+    document, position = accessor(path, 0)
+    primitive = document["meshes"][0]["primitives"][0]
+    texel = accessor(path, primitive["attributes"]["TEXCOORD_0"])[1]
+    triangles = accessor(path, primitive["indices"])[1].reshape(-1, 3).astype(np.int32)
+    texture = np.asarray(trimesh.load(path, force="mesh").visual.material.baseColorTexture.convert("RGB"))
+    camera = np.float32([[400, 0, 64], [0, 400, 64], [0, 0, 1]])
+
+    def drawn(points, faces):
+        placed = (points - mean.mean(0)) * [1, -1, -1] + [0, 0, 4 * np.ptp(mean)]
+        return draw(placed, faces, camera, (128, 128))
+
+    source, back = drawn(mean, faces), drawn(position * 1000, triangles)
+    shown = source.face >= 0
+    assert shown.mean() > 0.2
+    # Metres and back are rounded, which may move a pixel's centre over an edge.
+    assert (back.face == source.face).mean() > 0.999
+    shown &= back.face == source.face
+    corners = uv[np.asarray(model.uv_faces)[source.face[shown]]]
+    expected = np.einsum("nk,nkc->nc", source.barycentric[shown], corners)
+    where = 256 * back.interpolate(texel, triangles)[shown]
+    colors = texture[tuple(np.clip(where[:, ::-1].astype(int), 0, 255).T)]
+    # The nearest texel is up to half a texel away, and its colour is rounded.
+    assert np.abs(colors[:, :2] / 255 - expected).max() < 1.1 / 256
 
 
 def test_a_target_without_motion_is_allowed(model, texture, tmp_path):

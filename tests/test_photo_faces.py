@@ -90,9 +90,11 @@ def test_the_choice_among_faces(two_faces):
         assert np.linalg.norm(found.landmarks468[1, :2] - place) < 5, choice
     assert any("2 faces" in w for w in read_photograph(two_faces).warnings)
     assert read_photograph(two_faces, face="1").warnings == ()
+    assert read_photograph(two_faces, face="420,140").warnings == ()
+    assert any("No face was found at 0,0" in w for w in read_photograph(two_faces, face="0,0").warnings)
 
 
-@pytest.mark.parametrize("choice", ["3", "0", "-1", "left", "1,2,3", "1.5", "nan,1", ""])
+@pytest.mark.parametrize("choice", ["3", "0", "-1", "left", "1,2,3", "1.5", "nan,1", "", "560,10"])
 def test_a_choice_that_means_no_face_is_refused(two_faces, choice):
     with pytest.raises(InputError, match="--face"):
         read_photograph(two_faces, face=choice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -72,9 +73,9 @@ def output_folder(folder: Path) -> Iterator[None]:
     Raises:
         InputError: it cannot be made or written to.
     """
-    if folder.exists() and not folder.is_dir():
+    new = not os.path.lexists(folder)
+    if os.path.isfile(folder):
         raise InputError(f"{folder}: a file, but results need a folder. Give another name after -o.")
-    new = not folder.exists()
     if not writable(folder):
         raise InputError(
             f"{folder}: results cannot be written there. Give a folder you may write to after -o."

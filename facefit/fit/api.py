@@ -20,6 +20,8 @@ Progress = Callable[[str, float], None]
 
 PRESETS = ("fast", "default", "best")
 READING_SHARE = 0.3  # of the progress bar
+BAD_FIT_PERCENT = 15.0  # landmark error in percent of the eye distance; profiles stay below 10
+SHORTEST_FOCAL = 0.2  # of a longer side: 136 degrees, wider than lenses that draw straight lines
 
 
 def fit(
@@ -89,6 +91,8 @@ def fit_with_photographs(
     rehearsal = Rehearsal(chosen_model, SETTINGS[preset], len(files) > 1)
     try:
         photographs, entries = read_photographs(files, choice, points, progress)
+        if focal is not None:
+            _check_focal(focal, photographs)
     except BaseException:
         rehearsal.cancel()
         raise
@@ -215,9 +219,25 @@ def check_photos(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list
                 f"{file}: a folder, not a photograph. "
                 f"Name the files in it, for example {Path(file) / '*.jpg'}"
             )
+        if not file:
+            raise InputError("A photograph's name is empty. Name a file, or leave it out.")
+        if os.path.islink(file) and not os.path.exists(file):
+            raise InputError(f"{file}: a link that leads to no file. Give the path of the photograph itself.")
         if not os.path.exists(file):
             raise InputError(f"{file}: no such file. Check the path.")
     return files
+
+
+def _check_focal(focal: float, photographs: Sequence[Photograph]) -> None:
+    """Refuses a focal length that is shorter than any lens's; it is mostly one in millimetres."""
+    for photograph in photographs:
+        side = max(photograph.pixels.shape[:2])
+        if focal < SHORTEST_FOCAL * side:
+            raise InputError(
+                f"focal length {focal:g}: too short for {photograph.path}, which is {side} pixels long. "
+                f"It is counted in pixels: millimetres times {side}, over the sensor's longer side in "
+                "millimetres. Leave it out, and it is estimated."
+            )
 
 
 def _check_landmarks(landmarks, files: list[str]) -> list[str | None] | None:
@@ -250,6 +270,8 @@ def _with_report(result: Fit, entries: list[dict], seconds: dict, source: str, p
         entry["outcome"] = view.outcome
         entry["landmark_rmse_px"] = float(view.landmark_rmse_px)
         entry["landmark_rmse_percent"] = float(view.landmark_rmse_percent)
+        if not view.landmark_rmse_percent <= BAD_FIT_PERCENT:  # or not a number
+            entry["warnings"].append("The fitted face misses its landmarks by far; look at the overlay.")
         entry["energies"] = {name: float(value) for name, value in view.energies.items()}
     inner = result.report
     report = {

@@ -73,29 +73,39 @@ def choose(pixels: np.ndarray, faces: list[FaceFound], choice: str) -> FaceFound
     """The face named by `choice`: "largest"; "N", the N-th from the left, from 1; or "x,y", the one nearest
     that pixel (first pixel 0,0), looked for there anew where no face found covers it.
 
-    Raises InputError where `choice` is none of these or there is no such face.
+    Raises InputError where `choice` is none of these, or there is no such face or pixel.
     """
     choice = str(choice).strip()
     if choice == "largest":
         return max(faces, key=lambda f: (f.size, f.score))
+    point = point_of(choice)
+    if point is not None:
+        height, width = pixels.shape[:2]
+        if not (0 < point[0] < width and 0 < point[1] < height):
+            raise InputError(
+                f"--face {choice}: not in the picture, which has {width} x {height} pixels. "
+                'Give a pixel x,y of the face, or "largest".'
+            )
+        if not any(distance(f, point) == 0 for f in faces):
+            faces = faces + faces_near(pixels, point)
+        return min(faces, key=lambda f: (distance(f, point), f.size))
+    if not choice.isdecimal():
+        raise InputError(
+            f'--face {choice}: say "largest", a number N (the N-th face from the left) or a pixel x,y.'
+        )
+    if not 1 <= int(choice) <= len(faces):
+        found = "one face was" if len(faces) == 1 else f"{len(faces)} faces were"
+        raise InputError(f'--face {choice}: {found} found. Give a number up to {len(faces)}, or "largest".')
+    return faces[int(choice) - 1]
+
+
+def point_of(choice: str) -> np.ndarray | None:
+    """The pixel that "x,y" names, first pixel's centre at (.5, .5); None where `choice` is something else."""
     try:
         numbers = [float(n) for n in choice.split(",")]
     except ValueError:
-        numbers = []
-    if len(numbers) == 1 and numbers[0].is_integer():
-        if not 1 <= numbers[0] <= len(faces):
-            raise InputError(
-                f'--face {choice}: {len(faces)} face(s) were found; say 1 to {len(faces)}, or "largest".'
-            )
-        return faces[int(numbers[0]) - 1]
-    if len(numbers) == 2 and all(map(math.isfinite, numbers)):
-        point = np.array(numbers) + 0.5
-        if not any(_distance(f, point) == 0 for f in faces):
-            faces = faces + faces_near(pixels, point)
-        return min(faces, key=lambda f: (_distance(f, point), f.size))
-    raise InputError(
-        f'--face {choice}: say "largest", a number N (the N-th face from the left) or a pixel x,y.'
-    )
+        return None
+    return np.array(numbers) + 0.5 if len(numbers) == 2 and all(map(math.isfinite, numbers)) else None
 
 
 def faces_near(pixels: np.ndarray, point: np.ndarray) -> list[FaceFound]:
@@ -103,7 +113,7 @@ def faces_near(pixels: np.ndarray, point: np.ndarray) -> list[FaceFound]:
     for side in np.geomspace(min(64, *pixels.shape[:2]), 2 * max(pixels.shape[:2]), 7):
         found = blazeface.detect(pixels, [cropping.square_to_photo(point, side, blazeface.SIZE)])
         faces = _confirm(pixels, [_square_of_detection(d) for d in found], MIN_SCORE, "BlazeFace")
-        faces = [f for f in faces if _distance(f, point) == 0]
+        faces = [f for f in faces if distance(f, point) == 0]
         if faces:
             return faces
     return []
@@ -197,7 +207,7 @@ def _same(a: FaceFound, b: FaceFound) -> bool:
     return inner.prod() > 0.5 * min(areas)
 
 
-def _distance(face: FaceFound, point: np.ndarray) -> float:
+def distance(face: FaceFound, point: np.ndarray) -> float:
     """From a point to a face's box, pixels; 0 inside."""
     low, high = np.array(face.box[:2]), np.array(face.box[2:])
     return float(np.linalg.norm(np.maximum(np.maximum(low - point, point - high), 0)))
@@ -219,9 +229,8 @@ def _hog(pixels: np.ndarray) -> list[Square]:
     except ImportError:
         return []
     scale = min(2.0, _HOG_SIDE / max(pixels.shape[:2]))
-    image = cv2.resize(
-        pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    )
+    size = tuple(max(1, round(scale * n)) for n in pixels.shape[1::-1])
+    image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     boxes, _, _ = detector.run(np.ascontiguousarray(image), 0, -0.2)
     squares = []
     for box in boxes:

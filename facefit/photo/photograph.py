@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facefit.errors import PhotoError
+from facefit.errors import InputError, PhotoError
 from facefit.photo import detect, dlib68, face_mesh, landmark_files
 from facefit.photo.read import read_pixels
 from facefit.photo.records import FaceFound, Photograph
@@ -41,7 +41,10 @@ def read_photograph(
             f"{path}: no face was found. "
             "Crop the picture around the face, or give its landmarks with --landmarks."
         )
-    chosen = detect.choose(pixels, faces, face)
+    try:
+        chosen = detect.choose(pixels, faces, face)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     points68 = dlib68.landmarks68(pixels, chosen.landmarks)
     return Photograph(
         path=str(path),
@@ -67,6 +70,10 @@ def _warnings(faces: list[FaceFound], chosen: FaceFound, choice: str) -> list[st
         sentences.append(
             f"{len(faces)} faces were found ({places}); the largest, {taken}, is taken. Another: --face N."
         )
+    point = detect.point_of(choice)
+    if point is not None and detect.distance(chosen, point) > 0:
+        x, y = (chosen.box[0] + chosen.box[2]) / 2, (chosen.box[1] + chosen.box[3]) / 2
+        sentences.append(f"No face was found at {choice}; the nearest one, at {x:.0f},{y:.0f}, is taken.")
     if chosen.size < _SMALL:
         sentences.append(f"The face is only {chosen.size:.0f} pixels large; the result will be rough.")
     if chosen.score < _DOUBTFUL:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -51,8 +52,10 @@ def read_pixels(path: str | Path) -> tuple[UInt8[np.ndarray, "H W 3"], float | N
             else:
                 ImageOps.exif_transpose(image, in_place=True)  # spares large photographs a copy
                 pixels = np.asarray(_to_rgb(image))
-    except Image.DecompressionBombError:
-        raise InputError(_too_large(path, "more than 178 million pixels")) from None
+    except Image.DecompressionBombError as error:  # "Image size (N pixels) exceeds limit of ..."
+        number = re.search(r"\d+", str(error))
+        size = f"{int(number[0]) / 1e6:.0f} million pixels" if number else "More than 178 million pixels"
+        raise InputError(_too_large(path, size)) from None
     except UnidentifiedImageError:
         return _read_with_opencv(path, data), None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -116,7 +119,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _too_large(path: Path, size: str) -> str:
     return (
-        f"{path}: {size} is too large; at most {MAX_PIXELS // 1_000_000} million pixels are read "
+        f"{path}: too large. {size} are too many; at most {MAX_PIXELS // 1_000_000} million are read "
         "(10000 x 10000). Scale the picture down; about 2000 pixels across the face are more than enough."
     )
 
