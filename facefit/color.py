@@ -19,3 +19,8 @@ def linear_to_srgb(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     # The floor keeps the unused branch's derivative finite at zero.
     high = 1.055 * jnp.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
     return jnp.where(linear <= 0.0031308, 12.92 * linear, high)
+
+
+def luminance(linear: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
+    """Relative luminance of linear RGB (Rec. 709)."""
+    return linear @ jnp.asarray([0.2126, 0.7152, 0.0722], linear.dtype)

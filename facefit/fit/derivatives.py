@@ -68,9 +68,7 @@ def in_order(
     """One term's derivatives by block, as the columns of `ravel_pytree` of the shared parameters and of the
     view's; a block left out is zero. `points` is identity, then expression.
     """
-    count = next(
-        block.shape[0] for block in (points, expression, pose, lighting, drift) if block is not None
-    )
+    count = next(block.shape[0] for block in (points, expression, pose, lighting, drift) if block is not None)
     identity = None
     if points is not None:
         identity, expression = jnp.split(points, [shared.identity.size], axis=1)

@@ -17,6 +17,7 @@ from facefit.energy.priors import (
     exposure_residual,
     expression_residuals,
     lighting_residuals,
+    shadow_residuals,
 )
 from facefit.energy.robust import geman_mcclure
 from facefit.fit.derivatives import columns, in_order, join, rowwise_derivative, through
@@ -25,7 +26,7 @@ from facefit.fit.placement import Placed, points_of
 from facefit.fit.settings import Settings
 from facefit.fit.solver import Linearization
 from facefit.fit.state import Pose, Shared, View, camera
-from facefit.fit.surface import JAW68, OVAL468, FittingSurface, PointBasis, select
+from facefit.fit.surface import APERTURES, JAW68, OVAL468, FittingSurface, PointBasis, select
 from facefit.render.camera import intrinsics, project, to_camera
 
 # Rows of the landmark term: 468 dense and 68 sparse landmarks, then the outline of the oval, then that of the
@@ -41,11 +42,13 @@ class Correspondence:
         landmarks: dense, then sparse, then outline points.
         evidence: of those, in the same order.
         depth_weight: of the dense landmarks' depths, (468,).
+        aperture_weight: of the distances between lids and between lips, (P,).
     """
 
     landmarks: PointBasis
     evidence: LandmarkEvidence
     depth_weight: Float[Array, " 468"]
+    aperture_weight: Float[Array, " P"]
 
 
 def correspond(
@@ -81,8 +84,8 @@ def _evidence(
     own_facing: Float[Array, " L"],
     oval_match: Outline,
     jaw_match: Outline,
-) -> tuple[LandmarkEvidence, Float[Array, " 468"]]:
-    """Whitening and weight of all landmarks, and the weight of the dense depths."""
+) -> tuple[LandmarkEvidence, Float[Array, " 468"], Float[Array, " P"]]:
+    """Whitening and weight of all landmarks, and the weights of the dense depths and of the apertures."""
     oval, jaw = jnp.asarray(OVAL468), jnp.asarray(JAW68)
     # A point on the far side of the face is where the network imagines it.
     visible = 0.1 + 0.9 * jnp.clip(2.0 * own_facing + 0.5, 0.0, 1.0)
@@ -118,7 +121,9 @@ def _evidence(
             jaw_match.weight * outline_share[1] * seen.weight68,
         ]
     )
-    return LandmarkEvidence(observed, whitening / seen.unit, weight * seen.share), depth * seen.share
+    apertures = visible[jnp.asarray(APERTURES)].min(1) * seen.weight468
+    evidence = LandmarkEvidence(observed, whitening / seen.unit, weight * seen.share)
+    return evidence, depth * seen.share, apertures * seen.share
 
 
 def landmark_terms(
@@ -136,6 +141,7 @@ def landmark_terms(
     return {
         "landmarks": rows.landmarks(points, view.pose, log_focal, view.drift),
         "depth": rows.depth(points[:468], view.pose, view.drift, view.depth_zero),
+        "apertures": rows.apertures(points[jnp.asarray(APERTURES)], view.pose, log_focal, view.drift),
         **rows.priors(log_focal, view),
     }
 
@@ -167,13 +173,29 @@ class _Rows:
         weight = jnp.sqrt(self.fixed.depth_weight)[:, None]
         return weight * geman_mcclure(difference, self.settings.landmark_outlier)
 
+    def apertures(self, pairs, pose: Pose, log_focal, drift):
+        """How far lids and lips are apart: the network errs alike on both sides, so that it knows this better
+        than where they are (compare the closure losses of Feng et al. 2021).
+        """
+        seen, index = self.seen, jnp.asarray(APERTURES)
+        focal, translation = camera(log_focal, pose, seen)
+        placed = to_camera(pairs.reshape(-1, 3), pose.rotation, translation)
+        projected = project(placed, intrinsics(focal, seen.principal)).reshape(-1, 2, 2)
+        away = (projected - seen.points468[index, :2]) / seen.unit
+        away = away + self.fitting.drift.modes[index, :2] @ drift
+        difference = (away[:, 0] - away[:, 1]) / self.settings.aperture_sigma
+        weight = jnp.sqrt(self.fixed.aperture_weight)[:, None]
+        return weight * geman_mcclure(difference, self.settings.landmark_outlier)
+
     def priors(self, log_focal, view: View) -> dict[str, Array]:
         settings, seen = self.settings, self.seen
         _, translation = camera(log_focal, view.pose, seen)
         return {
             "prior_drift": view.drift / settings.drift_sigma,
             "prior_expression": expression_residuals(
-                view.expression, settings.expression_sigma, self.fitting.surface.expression_is_blendshape
+                view.expression,
+                settings.expression_sigma * self.fitting.expression_spread,
+                self.fitting.surface.expression_is_blendshape,
             ),
             "prior_camera": jnp.stack(
                 [
@@ -181,6 +203,7 @@ class _Rows:
                     (log_focal - seen.log_focal) / seen.log_focal_sigma,
                 ]
             ),
+            "prior_shadow": shadow_residuals(view.lighting, settings.negative_sigma),
             "prior_exposure": exposure_residual(view.lighting, settings.exposure_log_sigma),
             "prior_lighting": lighting_residuals(
                 view.lighting, settings.lighting_sigma, settings.lighting_color_sigma
@@ -225,6 +248,17 @@ def linearize_landmark_terms(
         pose=columns(by_pose),
         drift=columns(by_drift),
         zero=by_zero,
+    )
+    pairs = jnp.asarray(APERTURES)
+    by_pair = rowwise_derivative(lambda x: rows.apertures(x, view.pose, log_focal, view.drift), points[pairs])
+    by_pose, by_focal, by_drift = jax.jacfwd(
+        lambda pose, focal, drift: rows.apertures(points[pairs], pose, focal, drift), argnums=(0, 1, 2)
+    )(view.pose, log_focal, view.drift)
+    derivatives["apertures"] = order(
+        points=through(by_pair, fixed.landmarks.basis[pairs]),
+        focal=by_focal,
+        pose=columns(by_pose),
+        drift=columns(by_drift),
     )
     by_part = jax.jacfwd(rows.priors, argnums=(0, 1))(log_focal, view)
     for name, (by_focal, by_view) in by_part.items():

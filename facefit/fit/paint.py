@@ -45,9 +45,7 @@ def paint_from_others(
 
     Linear RGB at the vertices of `fitting.surface`; zero where no other photograph shows the vertex.
     """
-    each = [
-        _skin_seen(fitting, shared, *one) for one in zip(views, observations, placed, drawn, strict=True)
-    ]
+    each = [_skin_seen(fitting, shared, *one) for one in zip(views, observations, placed, drawn, strict=True)]
     total = functools.reduce(add, each)
     return [_of_the_others(total, own) for own in each]
 

@@ -10,6 +10,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from facefit.color import luminance
 from facefit.energy.landmarks import facing
 from facefit.energy.photometric import PixelSample, photometric_residuals, rendered_colors
 from facefit.fit.derivatives import columns, in_order, join, rowwise_derivative, through
@@ -112,6 +113,8 @@ def _rows(
     colors = rendered_colors(
         placed, fixed.normals, albedo + albedo_shift[:, None], lighting, focal, sample.ray
     )
+    # A grey photograph tells how light the skin is and nothing of its colour.
+    colors = jnp.where(seen.grey, luminance(colors)[:, None], colors)
     return photometric_residuals(
         colors, sample.color, sample.weight, settings.photometric_sigma, settings.photometric_outlier
     )

@@ -60,7 +60,5 @@ def place(fitting: FittingSurface, shared: Shared, view: View, seen: Observation
 def draw(fitting: FittingSurface, settings: Settings, placed: Placed) -> Drawn:
     """Which triangle each pixel of the crop shows."""
     size = (settings.crop_px, settings.crop_px)
-    fragments = rasterize(
-        clip_coordinates(placed.vertices, placed.matrix, size), fitting.surface.faces, size
-    )
+    fragments = rasterize(clip_coordinates(placed.vertices, placed.matrix, size), fitting.surface.faces, size)
     return Drawn(fragments.face_index[:, :, 0], fragments.barycentric[:, :, 0])

@@ -61,6 +61,7 @@ def _empty(fitting, settings: Settings) -> Observation:
     points[:, :2] += side / 2
     return Observation(
         image=np.full((side, side, 3), 0.2, np.float32),
+        grey=np.asarray(False),
         weight=np.ones((side, side), np.float32),
         photo_px=np.float32(1),
         principal=np.float32([side / 2, side / 2]),

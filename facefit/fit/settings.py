@@ -26,6 +26,8 @@ class Settings:
         sparse_sigma, sparse_count: for 68 landmarks from dlib or from the user.
         outline_sigma: of the visible outline, fraction of the outer-eye distance.
         outline_count: effective number of outline points.
+        aperture_sigma: of the distances between the lids and between the inner lips, fraction of the
+            outer-eye distance.
         landmark_outlier: where a landmark becomes an outlier, standard deviations.
         photometric_sigma: of an sRGB value.
         photometric_count: effective number of independent pixels compared with the model's albedo alone.
@@ -36,6 +38,7 @@ class Settings:
         drift_sigma: of the dense network's common errors; 1 is as measured.
         expression_sigma: of a blendshape weight (standard deviations for a Gaussian basis).
         lighting_sigma, lighting_color_sigma: see `facefit.energy.priors.lighting_residuals`.
+        negative_sigma: how far irradiance or albedo may fall below the least that is plausible.
         exposure_log_sigma: of the mean irradiance about one.
         distance_mm, distance_log_sigma: prior of the camera's distance.
         focal_log_sigma: of the focal length about 1.2 x the longer side of the photograph, where EXIF tells
@@ -55,6 +58,7 @@ class Settings:
     sparse_count: float = 40.0
     outline_sigma: float = 0.03
     outline_count: float = 6.0
+    aperture_sigma: float = 0.01
     landmark_outlier: float = 4.0
     photometric_sigma: float = 0.1
     photometric_count: float = 60.0
@@ -65,6 +69,7 @@ class Settings:
     expression_sigma: float = 0.25
     lighting_sigma: float = 1.0
     lighting_color_sigma: float = 0.15
+    negative_sigma: float = 0.05
     exposure_log_sigma: float = 0.08
     distance_mm: float = 800.0
     distance_log_sigma: float = 0.4

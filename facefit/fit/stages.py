@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facefit import cache
+from facefit.energy.priors import dark_residuals
 from facefit.fit.landmark_terms import correspond, landmark_terms, linearize_landmark_terms
 from facefit.fit.observation import Observation
 from facefit.fit.paint import paint_from_others
@@ -59,11 +60,16 @@ def _pixel_energies(settings: Settings, shared, view, seen, fixed) -> Energies:
 
 
 @cache.remembered
-def _prior(settings: Settings, shared: Shared):
+def _prior(fitting: FittingSurface, settings: Settings, shared: Shared):
+    # A hundred vertices of the face stand for all.
+    some = fitting.outline[:: max(len(fitting.outline) // 100, 1)]
+    mean, basis = fitting.surface.albedo_mean[some], fitting.albedo_basis[some]
+
     def residuals(shared: Shared) -> Float[Array, " Q"]:
+        dark = dark_residuals(mean + basis @ shared.albedo, settings.negative_sigma)
         # Focal lengths get their priors from the views; a tiny pull keeps unused groups determined.
         return jnp.concatenate(
-            [shared.identity / settings.identity_sigma, shared.albedo, 1e-3 * shared.log_focal]
+            [shared.identity / settings.identity_sigma, shared.albedo, dark, 1e-3 * shared.log_focal]
         )
 
     return prior_equations(residuals, shared)
@@ -120,7 +126,7 @@ class _Stage:
         return found
 
     def prior(self, shared: Shared):
-        return _prior(self.settings, shared)
+        return _prior(self.fitting, self.settings, shared)
 
 
 def run_stage(
@@ -158,5 +164,3 @@ def energies(
     stage = _Stage(fitting, observations, settings, photometric)
     data = stage.prepare(shared, views)
     return [stage.linearize(shared, view, datum)[1] for view, datum in zip(views, data, strict=True)]
-
-

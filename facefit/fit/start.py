@@ -92,7 +92,8 @@ def _view(fitting: FittingSurface, observation: Observation, settings: Settings)
     ratio = np.quantile(observation.image[row, column] / np.maximum(albedo, 0.02), 0.75, axis=0)
     light = np.clip(ratio, 0.02, 8.0)
     ambient = np.zeros((9, 3), np.float32)
-    ambient[0] = 0.5 * light + 0.5 * light.mean()
+    color = 0.0 if observation.grey else 0.5
+    ambient[0] = color * light + (1 - color) * light.mean()
     view = View(
         expression=np.zeros(fitting.surface.expression_basis.shape[0], np.float32),
         pose=Pose(

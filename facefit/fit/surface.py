@@ -19,6 +19,12 @@ JAW68 = tuple(range(17))
 _CANDIDATES = 900
 # Blendshapes that mean something only with another one: alone, mouthClose lifts the lips to the nose.
 _UNFITTED = ("mouthClose",)
+# Expressions that go all the way more often than the others: their prior is this much wider.
+_WIDER = {"eyeBlinkLeft": 2.8, "eyeBlinkRight": 2.8, "jawOpen": 1.6}
+# Face Mesh points above and below one another: the lids of the right and of the left eye, and the inner lips.
+APERTURES = (
+    (159, 145), (160, 144), (158, 153), (386, 374), (385, 380), (387, 373), (13, 14), (82, 87), (312, 317),
+)  # fmt: skip
 
 
 @struct.dataclass
@@ -48,6 +54,7 @@ class FittingSurface:
         albedo_basis: of the vertices, components last, (V, 3, A).
         landmarks: how the 468 and then the 68 landmarks move, (536 points).
         landmark_corner: vertices of `surface` around each landmark, (536, 3), for its normal.
+        expression_spread: each expression's standard deviation beside that of the others, (E,).
         drift: how the dense landmarks err together.
         scatter468: how far each strays on its own on this model, outer-eye distances, (468,).
         outline: vertices of `surface` that may form the face's outline, (C,).
@@ -60,6 +67,7 @@ class FittingSurface:
     albedo_basis: Float[Array, "V 3 A"]
     landmarks: PointBasis
     landmark_corner: Int[Array, "L 3"]
+    expression_spread: Float[Array, " E"]
     drift: LandmarkDrift
     scatter468: Float[Array, " 468"]
     outline: Int[Array, " C"]
@@ -78,6 +86,13 @@ def _points(model: FaceModel) -> PointBasis:
         expression = expression * fitted[:, None, None]
     both = np.concatenate([np.asarray(model.identity_basis), expression])
     return PointBasis(np.asarray(model.mean), np.ascontiguousarray(np.moveaxis(both, 0, -1)))
+
+
+def _expression_spread(model: FaceModel) -> np.ndarray:
+    spread = np.ones(model.expression_basis.shape[0], np.float32)
+    for place, name in enumerate(model.expression_names[: len(spread)]):
+        spread[place] = _WIDER.get(name, 1.0)
+    return spread
 
 
 def _landmark_points(model: FaceModel, points: PointBasis) -> PointBasis:
@@ -125,6 +140,7 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
             albedo_basis=np.ascontiguousarray(np.moveaxis(np.asarray(part.albedo_basis), 0, -1)),
             landmarks=landmarks,
             landmark_corner=_landmark_corner(part),
+            expression_spread=_expression_spread(model),
             drift=landmark_drift(),
             scatter468=part.landmark_sigma468,
             outline=outline.astype(np.int32),
