@@ -137,7 +137,11 @@ def _picture(base: Path, file: str, by_name: dict[str, list[Path]]) -> Path | st
     ending = [path for path in same if path.as_posix().endswith("/" + file.lstrip("/"))] or same
     if len(ending) == 1:
         return ending[0]
-    return "no such picture" if not ending else f"{len(ending)} pictures have this name; give the path in the file"
+    return (
+        "no such picture"
+        if not ending
+        else f"{len(ending)} pictures have this name; give the path in the file"
+    )
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[str, str, np.ndarray | None, None, str]]:
@@ -160,10 +164,18 @@ def _csv_rows(path: Path) -> Iterable[tuple[str, str, np.ndarray | None, None, s
             continue  # the head of the table
         label = str(number)
         if points is None or points.size != 136 or not np.isfinite(points).all():
-            problem = f"line {number + 1} of {path} holds {len(values)} values, not the 136 numbers of 68 points"
+            problem = (
+                f"line {number + 1} of {path} holds {len(values)} values, not the 136 numbers of 68 points"
+            )
             yield name, label, None, None, problem
         else:
-            yield name, label, (points.reshape(68, 2) + 0.5).astype(np.float32), None, ""
+            yield (
+                name,
+                label,
+                (points.reshape(68, 2) + 0.5).astype(np.float32),
+                None,
+                "",
+            )
 
 
 def _aflw_rows(path: Path) -> Iterable[tuple[str, str, np.ndarray, np.ndarray, str]]:

@@ -84,7 +84,9 @@ def prepare(
     if settings.size < 64 or settings.min_face < 1:
         raise InputError("--size must be at least 64, --min-face at least 1.")
     if len({Path(folder).resolve().name for folder in folders}) < len(folders):
-        raise InputError("Two of the folders have the same name, which tells their persons apart. Rename one.")
+        raise InputError(
+            "Two of the folders have the same name, which tells their persons apart. Rename one."
+        )
     sources, rejected = [], []
     for folder in folders:
         found, orphans = find_sources(Path(folder).resolve(), settings.persons)
@@ -93,7 +95,10 @@ def prepare(
     names = hashlib.sha256("\n".join(source.name for source in sources).encode()).hexdigest()[:16]
     begun = {"photographs": len(sources), "names": names} | dataclasses.asdict(settings)
     if not dataset.begin(output, begun):
-        return Outcome(sum(dataset.read_dataset(output).facts["samples"].values()), _read_rejected(output))
+        return Outcome(
+            sum(dataset.read_dataset(output).facts["samples"].values()),
+            _read_rejected(output),
+        )
     parts = range(0, len(sources), _PART)
     missing = [first for first in parts if dataset.read_part(output, f"{first:06d}") is None]
     done = len(sources) - sum(len(sources[first : first + _PART]) for first in missing)
@@ -134,9 +139,15 @@ def _prepare_part(output: Path, settings: PrepareSettings, first: int, sources: 
         except FacefitError as error:
             row["reason"] = np.array(_reason(error, source), "U400")
         else:
-            dataset.write_sample(output / "parts", number, image, skin)  # a full disk is no photograph's fault
+            dataset.write_sample(
+                output / "parts", number, image, skin
+            )  # a full disk is no photograph's fault
         rows.append(row)
-    dataset.write_part(output, f"{first:06d}", {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    dataset.write_part(
+        output,
+        f"{first:06d}",
+        {name: np.stack([row[name] for row in rows]) for name in rows[0]},
+    )
     return len(rows)
 
 
@@ -147,7 +158,9 @@ def _reason(error: FacefitError, source: Source) -> str:
     return reason
 
 
-def _sample(source: Source, settings: PrepareSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+def _sample(
+    source: Source, settings: PrepareSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
     """Crop, skin weight, landmarks and their weights of one face, and a digest of the photograph's pixels."""
     if source.problem:
         raise InputError(source.problem)
@@ -157,7 +170,9 @@ def _sample(source: Source, settings: PrepareSettings) -> tuple[np.ndarray, np.n
         raise PhotoError(f"the face is {size:.0f} px large, less than {settings.min_face}")
     inside = _share_inside(points, photograph.pixels.shape)
     if inside < _LEAST_INSIDE:
-        raise PhotoError(f"the face is cut off: only {100 * inside:.0f} % of its surroundings are in the picture")
+        raise PhotoError(
+            f"the face is cut off: only {100 * inside:.0f} % of its surroundings are in the picture"
+        )
     matrix = stored_crop(points, settings.size)
     image = warp(photograph.pixels, matrix, settings.size)
     to_crop = np.linalg.inv(matrix)
@@ -170,20 +185,27 @@ def _sample(source: Source, settings: PrepareSettings) -> tuple[np.ndarray, np.n
         dense = photograph.landmarks468.copy()
         dense[:, :2] = dense[:, :2] @ to_crop[:2, :2].T + to_crop[:2, 2]
     valid = warp(
-        np.ones(photograph.pixels.shape[:2], np.float32), matrix, settings.size, border=cv2.BORDER_CONSTANT
+        np.ones(photograph.pixels.shape[:2], np.float32),
+        matrix,
+        settings.size,
+        border=cv2.BORDER_CONSTANT,
     )
     skin = skin_weight(image, dense) * _face_region(landmarks, dense, settings.size) * valid
     digest = hashlib.sha256(photograph.pixels.tobytes() + points.round().tobytes()).hexdigest()[:16]
     return image, np.round(skin * 255).astype(np.uint8), landmarks, weight, digest
 
 
-def _landmarks(source: Source) -> tuple[Photograph, Float[np.ndarray, "68 2"], Float[np.ndarray, " 68"]]:
+def _landmarks(
+    source: Source,
+) -> tuple[Photograph, Float[np.ndarray, "68 2"], Float[np.ndarray, " 68"]]:
     """The photograph, its 68 points in its pixels, and how far to trust each."""
     given = source.landmarks
     if isinstance(given, Path):
         given = read_landmarks(given)
         if len(given) != 68:
-            raise InputError(f"{source.landmarks}: holds {len(given)} points, 68 are needed. Remove it or correct it.")
+            raise InputError(
+                f"{source.landmarks}: holds {len(given)} points, 68 are needed. Remove it or correct it."
+            )
     if given is None or source.known is not None:
         photograph = read_photograph(source.picture, face=_face_choice(source))
         if photograph.face_score < _LEAST_SCORE:
@@ -195,13 +217,19 @@ def _landmarks(source: Source) -> tuple[Photograph, Float[np.ndarray, "68 2"], F
         if np.median(apart) > 0.15 * np.ptp(found, axis=0).max():
             raise PhotoError("the face found is not the one that its landmarks mean, or they are far off")
         weight = np.where(source.known, 1.0, 0.5 * _trust(found, found))
-        return photograph, np.where(source.known[:, None], given, found).astype(np.float32), weight.astype(np.float32)
+        return (
+            photograph,
+            np.where(source.known[:, None], given, found).astype(np.float32),
+            weight.astype(np.float32),
+        )
     photograph = read_photograph(source.picture, landmarks=given)
     surface = given if photograph.landmarks468 is None else ibug_points(photograph.landmarks468)
     if photograph.landmarks468 is not None:
         apart = np.linalg.norm(given - surface, axis=1)[17:].mean() / np.ptp(given, axis=0).max()
         if apart > 0.15:
-            raise PhotoError("its landmarks do not lie on the face (they differ from what the detector sees there)")
+            raise PhotoError(
+                "its landmarks do not lie on the face (they differ from what the detector sees there)"
+            )
     return photograph, given.astype(np.float32), _trust(given, surface)
 
 
@@ -261,7 +289,13 @@ def _face_region(landmarks: np.ndarray, dense: np.ndarray | None, size: int) -> 
     return np.clip(cv2.GaussianBlur(mask, None, size / 96), 0, 1)
 
 
-def _finish(output, settings, sources: list[Source], parts: range, rejected: list[tuple[str, str]]) -> Outcome:
+def _finish(
+    output,
+    settings,
+    sources: list[Source],
+    parts: range,
+    rejected: list[tuple[str, str]],
+) -> Outcome:
     """Numbers the samples, splits them by person, and writes what was not taken."""
     read = [dataset.read_part(output, f"{first:06d}") for first in parts]
     arrays = {name: np.concatenate([part[name] for part in read]) for name in read[0]}
@@ -282,16 +316,29 @@ def _finish(output, settings, sources: list[Source], parts: range, rejected: lis
     if not taken:
         examples = "; ".join(f"{name}: {reason}" for name, reason in rejected[:3])
         raise PhotoError(f"{output}: none of the {len(sources)} photographs could be used. {examples}")
-    persons = sorted({sources[number].person for number in taken}, key=lambda name: (zlib.crc32(name.encode()), name))
+    persons = sorted(
+        {sources[number].person for number in taken},
+        key=lambda name: (zlib.crc32(name.encode()), name),
+    )
     subject = {name: index for index, name in enumerate(persons)}
     for index, number in enumerate(taken):
         for kind, ending in (("images", "jpg"), ("skin", "png")):
-            _link(output / "parts" / kind / f"{number:06d}.{ending}", output / kind / f"{index:06d}.{ending}")
+            _link(
+                output / "parts" / kind / f"{number:06d}.{ending}",
+                output / kind / f"{index:06d}.{ending}",
+            )
     subjects = np.array([subject[sources[number].person] for number in taken], np.int32)
     names = [sources[number].name for number in taken]
     # Without the particulars in brackets and the advice: what is counted together.
-    reasons = collections.Counter(reason.split("(")[0].split(". ")[0].split(":")[0].strip() for _, reason in rejected)
-    facts = {"kind": "photographs", "size": settings.size, "persons": len(persons), "rejected": dict(reasons)}
+    reasons = collections.Counter(
+        reason.split("(")[0].split(". ")[0].split(":")[0].strip() for _, reason in rejected
+    )
+    facts = {
+        "kind": "photographs",
+        "size": settings.size,
+        "persons": len(persons),
+        "rejected": dict(reasons),
+    }
     dataset.finish(
         output,
         facts,

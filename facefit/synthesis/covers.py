@@ -57,12 +57,20 @@ def glasses(
     thickness = max(1, round(size / 192 * (rng.uniform(1, 4.5) if not rimless else 1)))
     color = np.zeros((size, size, 3), np.float32)
     color[:] = frame_color * light
-    opacity, lens = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    opacity, lens = (
+        np.zeros((size, size), np.float32),
+        np.zeros((size, size), np.float32),
+    )
     sag = rng.uniform(-4, 4)
     for eye, side in zip(eyes, (-1, 1), strict=True):
         back = 0.0022 * (ring[:, 0] * width + eye[0]) ** 2 - 0.0022 * eye[0] ** 2
         rim = np.stack(
-            [eye[0] + ring[:, 0] * width, eye[1] + sag * 0.3 + ring[:, 1] * height, eye[2] + forward - back], -1
+            [
+                eye[0] + ring[:, 0] * width,
+                eye[1] + sag * 0.3 + ring[:, 1] * height,
+                eye[2] + forward - back,
+            ],
+            -1,
         )
         drawn = _fixed(to_pixels(rim))
         cv2.fillPoly(lens, [drawn], 1.0, cv2.LINE_AA, 4)
@@ -70,8 +78,21 @@ def glasses(
         if side * facing_left > -0.15:
             hinge = eye + [side * width, height * 0.4, forward - 4]
             ear = np.array([side * abs(marks[0, 0]) * 1.02, eye[1] + 3, marks[0, 2] + 5])
-            cv2.polylines(opacity, [_fixed(to_pixels(np.stack([hinge, ear])))], False, 1.0, thickness, cv2.LINE_AA, 4)
-    bridge = np.stack([eyes[0] + [width, height * 0.3, forward], eyes[1] + [-width, height * 0.3, forward]])
+            cv2.polylines(
+                opacity,
+                [_fixed(to_pixels(np.stack([hinge, ear])))],
+                False,
+                1.0,
+                thickness,
+                cv2.LINE_AA,
+                4,
+            )
+    bridge = np.stack(
+        [
+            eyes[0] + [width, height * 0.3, forward],
+            eyes[1] + [-width, height * 0.3, forward],
+        ]
+    )
     middle = bridge.mean(0) + [0, 2, 3]
     arch = _fixed(to_pixels(np.stack([bridge[0], middle, bridge[1]])))
     cv2.polylines(opacity, [arch], False, 1.0, thickness, cv2.LINE_AA, 4)
@@ -129,17 +150,47 @@ def thing(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], ligh
     kind = rng.choice(["box", "disc", "bar", "below", "above"], p=[0.25, 0.2, 0.2, 0.2, 0.15])
     center = rng.uniform(box[:2], box[2:])
     if kind in ("below", "above"):
-        level = box[3] - extent * rng.uniform(0.0, 0.42) if kind == "below" else box[1] + extent * rng.uniform(-0.25, 0.05)
+        level = (
+            box[3] - extent * rng.uniform(0.0, 0.42)
+            if kind == "below"
+            else box[1] + extent * rng.uniform(-0.25, 0.05)
+        )
         x = np.linspace(0, size, 9)
-        y = level + extent * (0.05 * rng.standard_normal(9) + 0.1 * rng.standard_normal() * np.linspace(-1, 1, 9))
+        y = level + extent * (
+            0.05 * rng.standard_normal(9) + 0.1 * rng.standard_normal() * np.linspace(-1, 1, 9)
+        )
         border = size if kind == "below" else 0
-        cv2.fillPoly(mask, [_fixed(np.concatenate([np.stack([x, y], -1), [[size, border], [0, border]]]))], 1.0, cv2.LINE_AA, 4)
+        cv2.fillPoly(
+            mask,
+            [_fixed(np.concatenate([np.stack([x, y], -1), [[size, border], [0, border]]]))],
+            1.0,
+            cv2.LINE_AA,
+            4,
+        )
     else:
-        reach = extent * (rng.uniform(0.12, 0.45, 2) if kind != "bar" else np.array([rng.uniform(0.04, 0.1), 1.5]))
+        reach = extent * (
+            rng.uniform(0.12, 0.45, 2) if kind != "bar" else np.array([rng.uniform(0.04, 0.1), 1.5])
+        )
         if kind == "disc":
-            cv2.ellipse(mask, [int(c) for c in center], [int(r / 2) for r in reach], float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                mask,
+                [int(c) for c in center],
+                [int(r / 2) for r in reach],
+                float(rng.uniform(0, 180)),
+                0,
+                360,
+                1.0,
+                -1,
+                cv2.LINE_AA,
+            )
         else:
-            corners = cv2.boxPoints((tuple(map(float, center)), tuple(map(float, reach)), float(rng.uniform(0, 180))))
+            corners = cv2.boxPoints(
+                (
+                    tuple(map(float, center)),
+                    tuple(map(float, reach)),
+                    float(rng.uniform(0, 180)),
+                )
+            )
             cv2.fillPoly(mask, [_fixed(corners)], 1.0, cv2.LINE_AA, 4)
     cell = rng.uniform(2, size / 3, 2)
     color = rng.uniform(0, 1, 3) ** 1.6 * light * np.exp(noise(rng, (size, size), cell) * rng.uniform(0, 0.5))
@@ -147,7 +198,11 @@ def thing(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], ligh
 
 
 def strands(
-    rng: np.random.Generator, size: int, roots: Float[np.ndarray, "R 2"], color: np.ndarray, unit: float
+    rng: np.random.Generator,
+    size: int,
+    roots: Float[np.ndarray, "R 2"],
+    color: np.ndarray,
+    unit: float,
 ) -> Layer:
     """Loose hair that falls from points of the hair's edge.
 
@@ -156,18 +211,34 @@ def strands(
     """
     mask = np.zeros((size, size), np.float32)
     lines = []
-    length, lean, bend = rng.uniform(15, 70) * unit, rng.normal(0, 0.5), rng.normal(0, 0.5)
+    length, lean, bend = (
+        rng.uniform(15, 70) * unit,
+        rng.normal(0, 0.5),
+        rng.normal(0, 0.5),
+    )
     for root in roots:
         turn = np.pi / 2 + lean + 0.25 * rng.standard_normal() + bend * np.linspace(0, 1, 6)
         steps = length * rng.uniform(0.3, 1.2) / 6 * np.stack([np.cos(turn), np.sin(turn)], -1)
         lines.append(_fixed(root + np.cumsum(steps, 0)))
-    cv2.polylines(mask, lines, False, 1.0, max(1, round(unit * rng.uniform(0.8, 2.2))), cv2.LINE_AA, 4)
+    cv2.polylines(
+        mask,
+        lines,
+        False,
+        1.0,
+        max(1, round(unit * rng.uniform(0.8, 2.2))),
+        cv2.LINE_AA,
+        4,
+    )
     shade = np.exp(0.25 * noise(rng, (size, size), (12, 3)))
     return (color * shade).astype(np.float32), np.clip(mask, 0, 1) * rng.uniform(0.5, 1.0)
 
 
 def clothes(
-    rng: np.random.Generator, size: int, throat: Float[np.ndarray, "2"], unit: float, light: float
+    rng: np.random.Generator,
+    size: int,
+    throat: Float[np.ndarray, "2"],
+    unit: float,
+    light: float,
 ) -> Layer:
     """Shoulders and a collar below the throat."""
     mask = np.zeros((size, size), np.float32)
@@ -184,5 +255,7 @@ def clothes(
     )  # fmt: skip
     cv2.fillPoly(mask, [_fixed(line)], 1.0, cv2.LINE_AA, 4)
     color = rng.uniform(0, 1, 3) ** 2.5 if rng.random() < 0.6 else np.full(3, rng.uniform(0, 1) ** 2.5)
-    folds = np.exp(0.35 * noise(rng, (size, size), (size / 5, size / 9)) + 0.05 * rng.standard_normal((size, size, 1)))
+    folds = np.exp(
+        0.35 * noise(rng, (size, size), (size / 5, size / 9)) + 0.05 * rng.standard_normal((size, size, 1))
+    )
     return np.clip(color * light * folds, 0, 1).astype(np.float32), np.clip(mask, 0, 1)

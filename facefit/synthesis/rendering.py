@@ -154,7 +154,12 @@ def draw(
     # The shell of hair: the mean head's hairy part blown up around the middle of the head.
     offset = points - model.mean
     center = jnp.stack(
-        [0.0 * offset[:, 0], jnp.minimum(model.mean[:, 1], 40.0), jnp.full_like(offset[:, 0], -15.0)], -1
+        [
+            0.0 * offset[:, 0],
+            jnp.minimum(model.mean[:, 1], 40.0),
+            jnp.full_like(offset[:, 0], -15.0),
+        ],
+        -1,
     )
     out = normalize(model.mean - center)
     shell = points + out * hair["thickness"][:, None]
@@ -165,7 +170,9 @@ def draw(
     )
     over = rasterize(shell_clip, head["shell_faces"], (size, size))
     shown = interpolate(
-        jnp.concatenate([model.mean, hair["field"][:, None], hair_lit], -1), head["shell_faces"], over
+        jnp.concatenate([model.mean, hair["field"][:, None], hair_lit], -1),
+        head["shell_faces"],
+        over,
     )[:, :, 0]
     nearer = (over.face_index[..., 0] >= 0) & (
         (fragments.face_index[..., 0] < 0) | (over.depth[..., 0] < fragments.depth[..., 0])
