@@ -59,7 +59,7 @@ class Prepare:
         size: side of the crops, pixels.
         min_face: least size of a face in a photograph, pixels.
         persons: who is on a photograph: folder (each folder is a person), name (the file's name without a
-            number at its end), each (every photograph another person), auto (folders where there are several).
+            number at its end), each (every photograph another person), auto (folders, if there are several).
         workers: processes at work.
     """
 

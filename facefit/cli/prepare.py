@@ -27,10 +27,7 @@ def run(arguments: Prepare) -> int:
         print(f"not taken: {name}: {reason}", file=sys.stderr)
     if len(outcome.rejected) > _SHOWN:
         more = len(outcome.rejected) - _SHOWN
-        print(
-            f"... and {more} more, see {arguments.output / 'rejected.csv'}",
-            file=sys.stderr,
-        )
+        print(f"... and {more} more, see {arguments.output / 'rejected.csv'}", file=sys.stderr)
     taken = "1 photograph" if outcome.accepted == 1 else f"{outcome.accepted} photographs"
     print(f"{arguments.output}: {taken}; {len(outcome.rejected)} not taken (rejected.csv says why)")
     return 0

@@ -14,8 +14,8 @@ from facefit.synthesis import covers
 
 # Which iBUG point of a mirrored face is which of the face.
 MIRRORED68 = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37,
-     36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
+     39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ class Augmentation:
     cover: float = 0.12
 
 
+TRAINING = Augmentation()
 # Crops as prediction sees them.
 NONE = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
 # Image sets whose photographs differ in quality, from good to hardly usable.
@@ -93,11 +94,7 @@ def augment(
     sampling = (np.linalg.inv(half) @ matrix @ half)[:2]
     interpolation = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     image = cv2.warpAffine(
-        image,
-        sampling,
-        (size, size),
-        flags=interpolation,
-        borderMode=cv2.BORDER_REPLICATE,
+        image, sampling, (size, size), flags=interpolation, borderMode=cv2.BORDER_REPLICATE
     )
     skin = cv2.warpAffine(skin, sampling, (size, size), flags=interpolation)
     inverse = np.linalg.inv(matrix)
@@ -136,9 +133,7 @@ def _color(
     gamma = np.exp(amount.gamma * rng.standard_normal())
     linear = np.clip(_LINEAR[:, None] * gain, 0, 1)
     srgb = np.where(
-        linear <= 0.0031308,
-        12.92 * linear,
-        1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055,
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
     )
     table = (srgb**gamma).astype(np.float32)
     out = cv2.LUT(image, table[None])
@@ -185,9 +180,7 @@ def _degrade(rng: np.random.Generator, image: np.ndarray, amount: Augmentation) 
     if chances[3] < amount.jpeg[0]:
         quality = int(amount.jpeg[1] + levels[3] * (95 - amount.jpeg[1]))
         coded = cv2.imencode(
-            ".jpg",
-            np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8),
-            [cv2.IMWRITE_JPEG_QUALITY, quality],
+            ".jpg", np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality]
         )[1]
         image = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.float32) / np.float32(255)
     return image.astype(np.float32)

@@ -25,15 +25,7 @@ from facefit.model.atomic import write_bytes, write_text
 VERSION = 1
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")
-TRUTH = (
-    "identity",
-    "expression",
-    "albedo",
-    "lighting",
-    "rotation",
-    "translation",
-    "focal",
-)
+TRUTH = ("identity", "expression", "albedo", "lighting", "rotation", "translation", "focal")
 _MAX_BYTES = 4_000_000_000
 
 
@@ -180,21 +172,20 @@ def read_dataset(folder: str | Path) -> Dataset:
         with np.load(folder / "samples.npz", allow_pickle=False) as file:
             arrays = dict(file)
     except FileNotFoundError:
-        unfinished = (folder / "settings.json").is_file()
-        raise InputError(
-            f"{folder}: {'an unfinished data set. Run the command that makes it again; it goes on where it stopped.'}"
-            if unfinished
-            else f"{folder}: no data set. Make one with `facefit prepare` or `facefit synth`."
-        ) from None
+        advice = "no data set. Make one with `facefit prepare` or `facefit synth`."
+        if (folder / "settings.json").is_file():
+            advice = (
+                "an unfinished data set. Run the command that makes it again; it goes on where it stopped."
+            )
+        raise InputError(f"{folder}: {advice}") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{folder}: the data set is damaged ({error}). Make it again.") from None
     if facts.get("version") != VERSION:
-        raise InputError(
-            f"{folder}: a data set of version {facts.get('version')}; this facefit reads {VERSION}. Make it again."
-        )
+        found = facts.get("version")
+        raise InputError(f"{folder}: of version {found}, this facefit reads {VERSION}. Make it again.")
     count = len(arrays.get("landmarks", ()))
-    wanted = {"landmarks": (count, 68, 2), "landmark_weight": (count, 68), "subject": (count,), "split": (count,),
-              "source": (count,)}  # fmt: skip
+    wanted = {"landmarks": (count, 68, 2), "landmark_weight": (count, 68)}
+    wanted |= {name: (count,) for name in ("subject", "split", "source")}
     for name, shape in wanted.items():
         if name not in arrays or arrays[name].shape != shape:
             raise InputError(

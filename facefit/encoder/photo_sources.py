@@ -1,4 +1,4 @@
-"""What lies in a folder of photographs: the pictures, who is on them, and the landmarks that came with them."""
+"""What lies in a folder of photographs: pictures, who is on them, and landmarks that came with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facefit.photo.landmark_files import ENDINGS
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 Grouping = Literal["auto", "folder", "name", "each"]
 
-# AFLW's names of its points ("left" is the left of the picture), and the iBUG points that are the same places.
+# AFLW's names of its points ("left" is the picture's left), and the iBUG points that are the same places.
 _AFLW = {
     "LeftBrowLeftCorner": 17, "LeftBrowCenter": 19, "LeftBrowRightCorner": 21, "RightBrowLeftCorner": 22,
     "RightBrowCenter": 24, "RightBrowRightCorner": 26, "LeftEyeLeftCorner": 36, "LeftEyeRightCorner": 39,
@@ -169,13 +169,7 @@ def _csv_rows(path: Path) -> Iterable[tuple[str, str, np.ndarray | None, None, s
             )
             yield name, label, None, None, problem
         else:
-            yield (
-                name,
-                label,
-                (points.reshape(68, 2) + 0.5).astype(np.float32),
-                None,
-                "",
-            )
+            yield (name, label, (points.reshape(68, 2) + 0.5).astype(np.float32), None, "")
 
 
 def _aflw_rows(path: Path) -> Iterable[tuple[str, str, np.ndarray, np.ndarray, str]]:

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: data sets read, augmented and mixed by grain, resumable at every step."""
+"""Batches for training and evaluation: data read, augmented and mixed by grain, resumable at every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from facefit.encoder.augmentation import GRADED, NONE, Augmentation, augment
+from facefit.encoder.augmentation import GRADED, NONE, TRAINING, Augmentation, augment
 from facefit.encoder.batch import Batch
 from facefit.encoder.dataset import SPLITS, Dataset, read_dataset, read_sample
 from facefit.errors import InputError
@@ -27,7 +27,7 @@ def training_batches(
     seed: int,
     workers: int = 0,
     model: str | Path = "open",
-    augmentation: Augmentation = Augmentation(),
+    augmentation: Augmentation = TRAINING,
 ):
     """Endless augmented batches of both kinds, mixed; `iter` of it has `get_state` and `set_state`.
 
@@ -157,11 +157,7 @@ def _grain():
 
 def _counts(model: str | Path) -> tuple[int, int, int]:
     found = find_model(model)
-    return (
-        len(found.identity_basis),
-        len(found.expression_basis),
-        len(found.albedo_basis),
-    )
+    return (len(found.identity_basis), len(found.expression_basis), len(found.albedo_basis))
 
 
 def _members(data: Dataset, split: str) -> np.ndarray:
@@ -189,8 +185,8 @@ class _Load:
                 there = tuple(data.truth[name].shape[1] for name in names)
                 if there != self.counts:
                     raise InputError(
-                        f"{data.folder}: was made with the model {data.facts.get('model')!r} ({there} coefficients), "
-                        f"not the one that is trained ({self.counts}). Make it again with that model."
+                        f"{data.folder}: of the model {data.facts.get('model')!r} with {there} coefficients, "
+                        f"not the trained one ({self.counts}). Make it again with that model."
                     )
 
     def _labelled(self, number: int) -> bool:
@@ -208,15 +204,7 @@ class _Load:
     def _sample(self, number: int, index: int, rng: np.random.Generator) -> Batch:
         data, labelled = self.sets[number], self._labelled(number)
         image, skin = read_sample(data.folder, index)
-        made = augment(
-            rng,
-            image,
-            skin,
-            data.landmarks[index],
-            self.size,
-            self.augmentation,
-            labelled,
-        )
+        made = augment(rng, image, skin, data.landmarks[index], self.size, self.augmentation, labelled)
         zeros = [np.zeros(count, np.float32) for count in self.counts]
         lighting = np.zeros((9, 3), np.float32)
         if labelled:

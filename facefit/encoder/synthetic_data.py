@@ -58,16 +58,10 @@ def synthesize(
         return 0
     parts = range(0, settings.count, _PART)
     missing = [first for first in parts if dataset.read_part(folder, f"{first:06d}") is None]
-    made, before = (
-        0,
-        settings.count - sum(min(_PART, settings.count - first) for first in missing),
-    )
+    made, before = (0, settings.count - sum(min(_PART, settings.count - first) for first in missing))
     for count in _work(folder, settings, missing, workers):
         made += count
-        show(
-            f"making {settings.count} synthetic photographs",
-            (before + made) / settings.count,
-        )
+        show(f"making {settings.count} synthetic photographs", (before + made) / settings.count)
     read = [dataset.read_part(folder, f"{first:06d}") for first in parts]
     arrays = {name: np.concatenate([part[name] for part in read]) for name in read[0]}
     facts = {
@@ -122,8 +116,6 @@ def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> int:
             | {name: getattr(photo.truth, name) for name in dataset.TRUTH[:-1]}
         )
     dataset.write_part(
-        folder,
-        f"{first:06d}",
-        {name: np.stack([row[name] for row in rows]) for name in rows[0]},
+        folder, f"{first:06d}", {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     )
     return len(rows)

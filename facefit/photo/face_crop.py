@@ -20,9 +20,7 @@ FACE_SHARE = 0.64
 NETWORK_SHARE = 0.75
 
 
-def face_square(
-    landmarks: Float[np.ndarray, "68 2"],
-) -> tuple[Float[np.ndarray, "2"], float]:
+def face_square(landmarks: Float[np.ndarray, "68 2"]) -> tuple[Float[np.ndarray, "2"], float]:
     """Centre and side of the network's square around a face, upright, in the pixels of `landmarks`.
 
     The longer side of the points' box hardly changes when a head turns (149 px of Deng's 224 from the front,

@@ -1,5 +1,5 @@
-"""Read landmarks that a user or a data set supplies: 68 iBUG points or 468 Face Mesh points as .pts, .npy, .json,
-or the .mat files of 300W-LP and AFLW2000-3D.
+"""Read landmarks that a user or a data set supplies: 68 iBUG points or 468 Face Mesh points, as .pts, .npy,
+.json, or the .mat files of 300W-LP and AFLW2000-3D.
 """
 
 from __future__ import annotations

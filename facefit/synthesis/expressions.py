@@ -36,12 +36,7 @@ _KINDS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
     ),
     "surprise": (
         0.07,
-        {
-            "browInnerUp": (0.2, 1.0),
-            "browOuterUp": (0.2, 1.0),
-            "eyeWide": (0.1, 0.9),
-            "jawOpen": (0.1, 0.9),
-        },
+        {"browInnerUp": (0.2, 1.0), "browOuterUp": (0.2, 1.0), "eyeWide": (0.1, 0.9), "jawOpen": (0.1, 0.9)},
     ),
     "anger": (
         0.06,
@@ -53,32 +48,17 @@ _KINDS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
             "mouthFrown": (0.0, 0.4),
         },
     ),
-    "sad": (
-        0.06,
-        {
-            "browInnerUp": (0.2, 0.9),
-            "mouthFrown": (0.2, 0.9),
-            "mouthShrugLower": (0.0, 0.5),
-        },
-    ),
+    "sad": (0.06, {"browInnerUp": (0.2, 0.9), "mouthFrown": (0.2, 0.9), "mouthShrugLower": (0.0, 0.5)}),
     "anything": (0.08, {}),
 }
 _CLOSED, _WINK = 0.08, 0.015  # shares of faces
-_RARE = (
-    "mouthClose",
-    "tongueOut",
-)  # only meaningful with others, or hardly ever photographed
+_RARE = ("mouthClose", "tongueOut")  # only meaningful with others, or hardly ever photographed
 
 
 def _unit(name: str) -> tuple[str, str]:
     """The movement and its side ("L", "R" or "") of an expression's name in the ARKit or the ICT spelling."""
     for ending, side in (("Left", "L"), ("Right", "R"), ("_L", "L"), ("_R", "R")):
-        if name.endswith(ending) and name not in (
-            "jawLeft",
-            "jawRight",
-            "mouthLeft",
-            "mouthRight",
-        ):
+        if name.endswith(ending) and name not in ("jawLeft", "jawRight", "mouthLeft", "mouthRight"):
             return name[: -len(ending)], side
     return name, ""
 
@@ -135,11 +115,7 @@ def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
     """Axis-angle, camera frame: yaw to 70 degrees, mostly near the front; slight pitch and roll."""
     yaw = rng.normal(0, 15) if rng.random() < 0.55 else rng.uniform(-70, 70)
     yaw, pitch, roll = np.radians(
-        [
-            np.clip(yaw, -70, 70),
-            np.clip(rng.normal(0, 10), -32, 32),
-            np.clip(rng.normal(0, 7), -25, 25),
-        ]
+        [np.clip(yaw, -70, 70), np.clip(rng.normal(0, 10), -32, 32), np.clip(rng.normal(0, 7), -25, 25)]
     )
     import cv2
 

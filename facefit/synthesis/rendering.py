@@ -1,4 +1,4 @@
-"""The part of a random face that the renderer draws: the lit head, maps of what is where, and a shell of hair."""
+"""What the renderer draws of a random face: the lit head, maps of what is where, and a shell of hair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from facefit_kernels import antialias, interpolate, rasterize
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from scipy.spatial import cKDTree
 
 from facefit.model import FaceModel, albedo, vertices
@@ -111,7 +111,7 @@ def draw(
         truth: identity, expression, albedo, rotation, translation and lighting as in `Parameters`; the lamps'
             `lamp_directions` (K, 3) and `lamp_strengths` (K,) and the `ambient` irradiance, for shadows of
             strength `shadow` in [0, 1] and highlights of strength `gloss` and exponent `gloss_power`.
-        hair: of every vertex, `thickness` and `field`, the distance inside the hair's edge, millimetres, (V,).
+        hair: of every vertex, `thickness` and `field` (distance inside the hair's edge), millimetres, (V,).
         matrix: pinhole matrix. size: S, pixels.
 
     Returns:
@@ -154,12 +154,7 @@ def draw(
     # The shell of hair: the mean head's hairy part blown up around the middle of the head.
     offset = points - model.mean
     center = jnp.stack(
-        [
-            0.0 * offset[:, 0],
-            jnp.minimum(model.mean[:, 1], 40.0),
-            jnp.full_like(offset[:, 0], -15.0),
-        ],
-        -1,
+        [0.0 * offset[:, 0], jnp.minimum(model.mean[:, 1], 40.0), jnp.full_like(offset[:, 0], -15.0)], -1
     )
     out = normalize(model.mean - center)
     shell = points + out * hair["thickness"][:, None]
@@ -170,9 +165,7 @@ def draw(
     )
     over = rasterize(shell_clip, head["shell_faces"], (size, size))
     shown = interpolate(
-        jnp.concatenate([model.mean, hair["field"][:, None], hair_lit], -1),
-        head["shell_faces"],
-        over,
+        jnp.concatenate([model.mean, hair["field"][:, None], hair_lit], -1), head["shell_faces"], over
     )[:, :, 0]
     nearer = (over.face_index[..., 0] >= 0) & (
         (fragments.face_index[..., 0] < 0) | (over.depth[..., 0] < fragments.depth[..., 0])

@@ -12,11 +12,7 @@ from jaxtyping import Float, UInt8
 
 from facefit.photo.face_crop import CROP_FOCAL, FACE_SHARE, NETWORK_SHARE
 from facefit.synthesis import covers, textures
-from facefit.synthesis.expressions import (
-    random_distance,
-    random_expression,
-    random_rotation,
-)
+from facefit.synthesis.expressions import random_distance, random_expression, random_rotation
 from facefit.synthesis.lights import Light, random_light
 from facefit.synthesis.rendering import MEMBERSHIPS, Head, draw, landmarks_of
 
@@ -117,10 +113,7 @@ def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size
     grey = bool(rng.random() < 0.05)
     light = random_light(rng, grey)
     expression = random_expression(
-        rng,
-        model.expression_names,
-        model.expression_basis.shape[0],
-        model.expression_is_blendshape,
+        rng, model.expression_names, model.expression_basis.shape[0], model.expression_is_blendshape
     )
     rotation = random_rotation(rng)
     marks = np.asarray(landmarks_of(head.marks, who.identity, expression))
@@ -142,18 +135,7 @@ def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size
     drawn = draw(model, head.arrays, truth, hair, matrix, size)
     face, shell, nearer = (np.asarray(drawn[name]) for name in ("face", "hair", "nearer"))
     picture_rgb, skin = _compose(
-        rng,
-        who,
-        light,
-        size,
-        face,
-        shell,
-        nearer,
-        marks,
-        to_pixels,
-        turn,
-        focal / translation[2],
-        grey,
+        rng, who, light, size, face, shell, nearer, marks, to_pixels, turn, focal / translation[2], grey
     )
     unit = CROP_FOCAL * NETWORK_SHARE * size / focal
     return SyntheticPhoto(
@@ -191,10 +173,7 @@ def _camera(marks: np.ndarray, rotation: np.ndarray, distance: float, size: int)
 
 
 def _lamps(light: Light) -> dict[str, np.ndarray]:
-    directions, strengths = (
-        np.zeros((_LAMPS, 3), np.float32),
-        np.zeros(_LAMPS, np.float32),
-    )
+    directions, strengths = (np.zeros((_LAMPS, 3), np.float32), np.zeros(_LAMPS, np.float32))
     directions[:, 2] = -1
     directions[: len(light.directions)] = light.directions
     strengths[: len(light.strengths)] = light.strengths
@@ -224,32 +203,14 @@ def _hair(rng: np.random.Generator, head: Head, who: _Person) -> dict[str, np.nd
     thickness = (
         thickness * (1 + 0.12 * wave) + (8 if style < 0.62 else 0) * np.clip((20 - y) / 40, 0, 1.5) * sides
     )
-    return {
-        "field": field.astype(np.float32),
-        "thickness": np.maximum(thickness, 0.5).astype(np.float32),
-    }
+    return {"field": field.astype(np.float32), "thickness": np.maximum(thickness, 0.5).astype(np.float32)}
 
 
 def _compose(
-    rng,
-    who: _Person,
-    light: Light,
-    size,
-    face,
-    shell,
-    nearer,
-    marks,
-    to_pixels,
-    turn,
-    unit,
-    grey,
+    rng, who: _Person, light: Light, size, face, shell, nearer, marks, to_pixels, turn, unit, grey
 ) -> tuple[np.ndarray, np.ndarray]:
     """The linear picture, layer by layer from back to front, and the skin in sight."""
-    color, highlight, coverage = (
-        face[..., :3],
-        face[..., 3:6],
-        np.clip(face[..., -1], 0, 1),
-    )
+    color, highlight, coverage = (face[..., :3], face[..., 3:6], np.clip(face[..., -1], 0, 1))
     inside = 1 / np.maximum(coverage, 0.05)[..., None]
     place, lit = face[..., 6:9] * inside, np.maximum(face[..., 9:12] * inside, 0)
     member = dict(zip(MEMBERSHIPS, np.moveaxis(face[..., 12:-1] * inside, -1, 0), strict=True))
@@ -290,36 +251,12 @@ def _compose(
     opacity = cv2.GaussianBlur(opacity.astype(np.float32), None, 0.6)
     picture, skin = covers.over(picture, (hair_lit, opacity), skin)
     return _cover(
-        rng,
-        who,
-        picture,
-        skin,
-        hair_lit,
-        opacity,
-        marks,
-        to_pixels,
-        turn,
-        unit,
-        brightness,
-        size,
-        grey,
+        rng, who, picture, skin, hair_lit, opacity, marks, to_pixels, turn, unit, brightness, size, grey
     )
 
 
 def _cover(
-    rng,
-    who,
-    picture,
-    skin,
-    hair_lit,
-    hair_opacity,
-    marks,
-    to_pixels,
-    turn,
-    unit,
-    brightness,
-    size,
-    grey,
+    rng, who, picture, skin, hair_lit, hair_opacity, marks, to_pixels, turn, unit, brightness, size, grey
 ):
     """What lies over the face: strands, glasses, a hand, a thing."""
     pixels = to_pixels(marks)
@@ -357,13 +294,7 @@ def _teeth(rng, color, skin, inner, lit, pixels, marks, size):
     cv2.fillPoly(mouth, [covers._fixed(pixels[60:68])], 1.0, cv2.LINE_AA, 4)
     down = (pixels[66] - pixels[62]) / gap * min(drop, 1.2 * gap)
     upper = pixels[60:65]
-    cv2.fillPoly(
-        band,
-        [covers._fixed(np.concatenate([upper, upper[::-1] + down]))],
-        1.0,
-        cv2.LINE_AA,
-        4,
-    )
+    cv2.fillPoly(band, [covers._fixed(np.concatenate([upper, upper[::-1] + down]))], 1.0, cv2.LINE_AA, 4)
     rows = np.clip(mouth * band * np.clip(1.5 * inner, 0, 1), 0, 1)[..., None]
     tooth = np.float32([1.0, 0.93, 0.8]) * white * 0.75 * np.maximum(lit.mean(-1, keepdims=True), 0.15)
     return color + rows * (tooth - color), skin * (1 - rows[..., 0])
@@ -378,9 +309,7 @@ def _to_bytes(linear: np.ndarray) -> np.ndarray:
 def _table() -> np.ndarray:
     linear = np.arange(4096) / 4095
     srgb = np.where(
-        linear <= 0.0031308,
-        12.92 * linear,
-        1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055,
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
     )
     return np.round(srgb * 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Procedural texture: backgrounds, and the detail of skin, brows, stubble and hair that a smooth albedo lacks."""
+"""Procedural texture: backgrounds, and the detail of skin, brows and hair that a smooth albedo lacks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ _AXIS_DEPTH = -5.0  # of the axis, millimetres
 
 
 def noise(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    cell: tuple[float, float],
-    channels: int = 1,
+    rng: np.random.Generator, size: tuple[int, int], cell: tuple[float, float], channels: int = 1
 ) -> Float[np.ndarray, "H W C"]:
     """Smooth noise of mean zero and about unit variance whose grains are `cell` = (rows, columns) pixels."""
     rows, columns = (max(2, int(np.ceil(n / c)) + 2) for n, c in zip(size, cell, strict=True))
@@ -75,13 +72,10 @@ def skin_chart(rng: np.random.Generator, marks: Float[np.ndarray, "68 3"]) -> Fl
 
 
 def _creases(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-    """Folds from the nose to the mouth, lines of forehead, glabella and eyes, and bags under the eyes; <= 0."""
+    """Folds from nose to mouth, lines of forehead, glabella and eyes, bags under the eyes; at most 0."""
     chart = np.zeros((_HEIGHT, _WIDTH), np.float32)
     for wing, corner, eye_out, side in ((31, 48, 36, -1), (35, 54, 45, 1)):
-        start, end = (
-            points[wing] + [4 * side, -2],
-            points[corner] + [7 * side, rng.uniform(-2, 10)],
-        )
+        start, end = (points[wing] + [4 * side, -2], points[corner] + [7 * side, rng.uniform(-2, 10)])
         middle = (start + end) / 2 + [5 * side, 0]
         _strokes(chart, [np.stack([start, middle, end])], -rng.uniform(0.3, 1.0), 2)
         for angle in rng.uniform(-30, 40, rng.integers(0, 4)):
@@ -93,10 +87,7 @@ def _creases(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
         _strokes(chart, [lid + [0, rng.uniform(5, 10)]], -rng.uniform(0.0, 0.8), 2)
     brow = points[17:27]
     for k in range(rng.integers(0, 5)):
-        line = np.stack([brow[2], (brow[4] + brow[5]) / 2, brow[7]]) + [
-            0,
-            -14.0 - 8 * k,
-        ]
+        line = np.stack([brow[2], (brow[4] + brow[5]) / 2, brow[7]]) + [0, -14.0 - 8 * k]
         _strokes(chart, [line + rng.normal(0, 1.5, (3, 2))], -rng.uniform(0.2, 0.7), 1)
     for side in (-1, 1):
         top = (brow[4] + brow[5]) / 2 + [4 * side, -4]
@@ -126,10 +117,8 @@ def brow_chart(rng: np.random.Generator, marks: Float[np.ndarray, "68 3"]) -> Fl
     return cv2.GaussianBlur(chart, None, 0.7)
 
 
-def hair_chart(
-    rng: np.random.Generator,
-) -> tuple[Float[np.ndarray, "R C"], Float[np.ndarray, "R C"]]:
-    """Brightness of hair (mean about one) and unevenness of its edge (about unit variance), combed downwards."""
+def hair_chart(rng: np.random.Generator) -> tuple[Float[np.ndarray, "R C"], Float[np.ndarray, "R C"]]:
+    """Brightness of hair (mean about one), unevenness of its edge (about unit variance); combed down."""
     size = (_HEIGHT, _WIDTH)
     curl = rng.uniform(0, 1) ** 2
     grain = (rng.uniform(20, 60) * (1 - 0.9 * curl) + 2, rng.uniform(1.6, 4))
@@ -138,12 +127,7 @@ def hair_chart(
     column, row = np.meshgrid(np.arange(_WIDTH, dtype=np.float32), np.arange(_HEIGHT, dtype=np.float32))
     bend = noise(rng, size, (70, 70), 2) * rng.uniform(4, 22)
     bent = cv2.remap(
-        strands,
-        column + bend[..., 0],
-        row + bend[..., 1],
-        cv2.INTER_LINEAR,
-        None,
-        cv2.BORDER_REFLECT,
+        strands, column + bend[..., 0], row + bend[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
     )
     edge = 0.6 * noise(rng, size, (30, 3))[..., 0] + 0.8 * noise(rng, size, (18, 18))[..., 0]
     return np.exp(bent), edge
@@ -166,11 +150,7 @@ def background(rng: np.random.Generator, size: int, grey: bool = False) -> Float
         color = [float(c) for c in rng.uniform(0, 1, 3) ** 2]
         center, reach = rng.uniform(0, size, 2), rng.uniform(0.05, 0.5, 2) * size
         box = cv2.boxPoints(
-            (
-                tuple(map(float, center)),
-                tuple(map(float, reach)),
-                float(rng.uniform(0, 180)),
-            )
+            (tuple(map(float, center)), tuple(map(float, reach)), float(rng.uniform(0, 180)))
         ).astype(np.int32)
         if rng.random() < 0.5:
             cv2.fillPoly(picture, [box], color, cv2.LINE_AA)
