@@ -245,6 +245,19 @@ def test_every_training_sample_is_met_once_an_epoch_and_no_other(labelled, model
     assert sorted(met) == sorted(train)
 
 
+def test_hosts_share_every_batch_without_overlap(labelled, photographs, model, monkeypatch):
+    def first_batch(index, count):
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        monkeypatch.setattr(jax, "process_count", lambda: count)
+        return next(iter(training_batches(labelled, photographs, 0.5, 8, P, 3, model=model)))
+
+    whole, shares = first_batch(0, 1), [first_batch(index, 2) for index in range(2)]
+    for index, share in enumerate(shares):
+        assert equal(share, jax.tree.map(lambda leaf, first=index: leaf[first::2], whole))
+    with pytest.raises(InputError, match="shared evenly"):
+        first_batch(0, 3)
+
+
 def test_image_sets_show_one_subject_each(labelled, photographs, model):
     sets = next(iter(image_set_batches(labelled, 4, 5, P, 1, model=model)))
     assert sets.image.shape == (4, 5, P, P, 3)
