@@ -84,6 +84,7 @@ def test_an_interrupted_synthesis_goes_on_to_the_same_data(labelled, model, tmp_
     (folder / "dataset.json").unlink()
     (folder / "samples.npz").unlink()
     (folder / "images" / f"{COUNT - 1:06d}.jpg").unlink()
+    (folder / "images" / ".000065.jpg.half").write_bytes(b"half")
     (folder / "parts").mkdir()
     first = {name: values[:60] for name, values in data.truth.items()}
     first |= {
@@ -96,6 +97,7 @@ def test_an_interrupted_synthesis_goes_on_to_the_same_data(labelled, model, tmp_
     assert synthesize(folder, SynthesisSettings(COUNT, 5, model, S)) == COUNT - 60
     again = dataset.read_dataset(folder)
     assert np.array_equal(again.landmarks, data.landmarks) and equal(again.truth, data.truth)
+    assert len(list((folder / "images").iterdir())) == COUNT
     assert equal(dataset.read_sample(folder, COUNT - 1), dataset.read_sample(labelled, COUNT - 1))
     assert synthesize(folder, SynthesisSettings(COUNT, 5, model, S)) == 0
 
