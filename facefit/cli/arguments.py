@@ -47,6 +47,66 @@ class Fit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Make a data set for training the encoder from folders of photographs. Started again, it goes on.
+
+    Landmarks that came with the photographs are used: a .pts, .mat, .npy or .json file of the photograph's
+    name, CSV tables (file, x0, y0, ... x67, y67), an AFLW SQLite file. Others are found by the detector.
+
+    Attributes:
+        folders: folders of photographs, searched with their subfolders.
+        output: folder for the data set; made where it is missing.
+        size: side of the crops, pixels.
+        min_face: least size of a face in a photograph, pixels.
+        persons: who is on a photograph: folder (each folder is a person), name (the file's name without a
+            number at its end), each (every photograph another person), auto (folders, if there are several).
+        workers: processes at work.
+    """
+
+    folders: Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")]]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DATA")]
+    size: Annotated[int, tyro.conf.arg(metavar="PX")] = 192
+    min_face: Annotated[int, tyro.conf.arg(metavar="PX")] = 48
+    persons: Literal["auto", "folder", "name", "each"] = "auto"
+    workers: int = 1
+
+    def run(self) -> int:
+        """Makes the data set, and says what was not taken and why."""
+        from facefit.cli.prepare import run
+
+        return run(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Synth:
+    """Make a data set of synthetic photographs for training the encoder. Started again, it goes on.
+
+    Attributes:
+        output: folder for the data set; made where it is missing.
+        count: how many photographs.
+        seed: of everything random; the same seed gives the same data.
+        model: name of an installed model (`facefit models list`) or a model file.
+        size: side of the crops, pixels.
+        per_person: photographs of every person.
+        workers: processes at work.
+    """
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DATA")]
+    count: Annotated[int, tyro.conf.arg(metavar="N")]
+    seed: int = 0
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "open"
+    size: Annotated[int, tyro.conf.arg(metavar="PX")] = 192
+    per_person: int = 3
+    workers: int = 1
+
+    def run(self) -> int:
+        """Makes the data set."""
+        from facefit.cli.synth import run
+
+        return run(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Doctor:
     """Say what works on this machine, and how to get the rest."""
 
@@ -121,12 +181,14 @@ class Models:
 
 Command = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Synth, tyro.conf.subcommand("synth")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Fit | Doctor | Models:
+def parse(arguments: Sequence[str] | None = None) -> Fit | Prepare | Synth | Doctor | Models:
     """The command in `arguments` (default: the process's own).
 
     Raises:
