@@ -11,6 +11,8 @@ _FUNCTIONS = (
     "rasterize",
     "surface_forward",
     "surface_backward",
+    "fragments",
+    "fragments_backward",
     "interpolate",
     "interpolate_forward",
     "interpolate_backward",

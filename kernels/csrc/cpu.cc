@@ -1,6 +1,7 @@
 // The library's entry points: what XLA calls by name, each a loop of one of the headers beside this file.
 
 #include "antialiasing.h"
+#include "fragments.h"
 #include "interpolation.h"
 #include "rasterization.h"
 
@@ -16,6 +17,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_surface_backward, surface_backward,
     FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_fragments, fragments,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Floats>()
+                                  .Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_fragments_backward, fragments_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate, interpolate,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate_forward, interpolate_forward,
