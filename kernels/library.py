@@ -21,6 +21,8 @@ _FUNCTIONS = (
     "blend",
     "blend_forward",
     "blend_backward",
+    "soft_blend",
+    "soft_blend_backward",
 )
 
 

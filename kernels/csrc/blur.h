@@ -2,7 +2,7 @@
 // derivative.
 #pragma once
 
-#include "surface.h"
+#include "triangle.h"
 
 namespace facefit {
 
@@ -17,7 +17,7 @@ struct Edges {
 FACEFIT_BOTH Edges edges_of(const Vertex& a, const Vertex& b, const Vertex& c, float blur_squared) {
   Edges e = {};
   const float area = (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
-  e.there = blur_squared > 0 && a.w == 1.0f && b.w == 1.0f && c.w == 1.0f && area != 0;
+  e.there = a.w == 1.0f && b.w == 1.0f && c.w == 1.0f && area != 0;
   if (!e.there) return e;
   e.side = area > 0 ? 1.0f : -1.0f;
   e.x[0] = c.x - b.x, e.x[1] = a.x - c.x, e.x[2] = b.x - a.x;
@@ -38,132 +38,172 @@ FACEFIT_BOTH float segment_squared(float ax, float ay, float ex, float ey, float
   return x * x + y * y;
 }
 
-// Whether a triangle that does not cover the centre (px, py) is nearer to it than the blur. `depth` is then that of
-// the weights clipped to zero and up.
-FACEFIT_BOTH bool reaches(const Vertex& a, const Vertex& b, const Vertex& c, const Edges& edges, float blur_squared,
-                          float px, float py, float* depth) {
-  if (!edges.there) return false;
-  const float x[3] = {a.x - px, b.x - px, c.x - px}, y[3] = {a.y - py, b.y - py, c.y - py};
-  float inside[3];
-  for (int k = 0; k < 3; ++k) {
-    const float edge = edge_function(x[(k + 1) % 3], y[(k + 1) % 3], x[(k + 2) % 3], y[(k + 2) % 3]);
-    const float oriented = edges.side * edge;
-    if (oriented < 0 && edge * edge > edges.limit[k]) return false;  // the edge's line is too far already
-    inside[k] = oriented > 0 ? oriented : 0;
-  }
-  const float total = (inside[0] + inside[1]) + inside[2];
-  if (!(total > 0)) return false;
-  const float d = ((inside[0] * a.z + inside[1] * b.z) + inside[2] * c.z) / total;
-  if (!(d >= -1.0f && d <= 1.0f)) return false;
-  *depth = d;
-  for (int k = 0; k < 3; ++k)
-    if (segment_squared(x[(k + 1) % 3], y[(k + 1) % 3], edges.x[k], edges.y[k], edges.inverse[k]) < blur_squared)
-      return true;
-  return false;
-}
-
-// What a fragment holds. Its weights are clipped where the centre is outside; its distance is that to the nearest
-// point (1 - t) a + t b of the triangle's outline, or inside to the nearest line through an edge ab.
-struct Fragment {
-  Surface surface;
-  bool outside;
-  int a, b;
-  float t, distance;
-  float normal_x, normal_y, scale;  // outside: unit direction to the nearest point; inside: the line and sign / length
+// What `counts` finds on its way: the edge functions, zero where clipped, the depth and the signed distance.
+struct Reach {
+  float edge[3], depth, distance;
 };
 
-FACEFIT_BOTH bool fragment_at(const float* const corner[3], float px, float py, float half_x, float half_y,
-                              Fragment* f) {
-  Surface& s = f->surface;
-  f->outside = false, f->distance = 0, f->a = 1, f->b = 2, f->scale = 0, f->normal_x = f->normal_y = 0;
-  const bool seen = surface_at(corner, px, py, half_x, half_y, &s);
-  float edge[3], area = 0;
-  for (int k = 0; k < 3; ++k) {
-    const int a = (k + 1) % 3, b = (k + 2) % 3;
-    edge[k] = s.rx[a] * s.ry[b] - s.ry[a] * s.rx[b];
-    area += edge[k] * s.w[k];
-  }
-  const bool front = s.w[0] > 0 && s.w[1] > 0 && s.w[2] > 0 && area != 0;
-  const float side = area > 0 ? 1.0f : -1.0f;
-  f->outside = front && (side * edge[0] < 0 || side * edge[1] < 0 || side * edge[2] < 0);
-  if (!f->outside) {
-    if (!seen) return false;
-    float least = -1;
-    for (int k = 0; k < 3; ++k) {
-      const int a = (k + 1) % 3, b = (k + 2) % 3;
-      const float nx = s.ry[a] * s.w[b] - s.w[a] * s.ry[b], ny = s.w[a] * s.rx[b] - s.rx[a] * s.w[b];
-      const float squared = nx * nx + ny * ny, inverse = squared > 0 ? 1 / sqrtf(squared) : 1.0f;
-      const float d = fabsf(edge[k]) * inverse;
-      if (least >= 0 && !(d < least)) continue;
-      least = d, f->a = a, f->b = b, f->normal_x = nx, f->normal_y = ny;
-      f->scale = (edge[k] > 0 ? inverse : (edge[k] < 0 ? -inverse : 0.0f));
-    }
-    f->distance = least;
+// Whether the triangle covers the centre (px, py) or is nearer to it than the blur, and is nearer than `farthest`.
+// Outside, the depth is that of the weights clipped to zero and up. Where `edges.there` is false only the depth is
+// found.
+FACEFIT_BOTH bool counts(const Vertex& a, const Vertex& b, const Vertex& c, const Edges& edges, float blur_squared,
+                         float px, float py, float farthest, Reach* r) {
+  if (!edges.there) return covers(a, b, c, px, py, &r->depth) && r->depth < farthest;
+  const float x[3] = {a.x - px, b.x - px, c.x - px}, y[3] = {a.y - py, b.y - py, c.y - py};
+  const float edge[3] = {edge_function(x[1], y[1], x[2], y[2]), edge_function(x[2], y[2], x[0], y[0]),
+                         edge_function(x[0], y[0], x[1], y[1])};
+  const float oriented[3] = {edges.side * edge[0], edges.side * edge[1], edges.side * edge[2]};
+  // The centre is too far from a line that it is on the outer side of.
+  if ((oriented[0] < 0 && edge[0] * edge[0] > edges.limit[0]) ||
+      (oriented[1] < 0 && edge[1] * edge[1] > edges.limit[1]) ||
+      (oriented[2] < 0 && edge[2] * edge[2] > edges.limit[2]))
+    return false;
+  if (!(oriented[0] < 0 || oriented[1] < 0 || oriented[2] < 0) && covers(a, b, c, px, py, &r->depth)) {
+    if (!(r->depth < farthest)) return false;
+    for (int k = 0; k < 3; ++k) r->edge[k] = oriented[k];
+    r->distance = sqrtf(least(edge[0] * edge[0] * edges.inverse[0], edge[1] * edge[1] * edges.inverse[1],
+                              edge[2] * edge[2] * edges.inverse[2]));
     return true;
   }
-  float total = 0, z = 0, w = 0, least = -1;
-  bool kept[3];
+  for (int k = 0; k < 3; ++k) r->edge[k] = oriented[k] > 0 ? oriented[k] : 0;
+  const float total = (r->edge[0] + r->edge[1]) + r->edge[2];
+  if (!(total > 0)) return false;
+  const float d = ((r->edge[0] * a.z + r->edge[1] * b.z) + r->edge[2] * c.z) / total;
+  if (!(d >= -1.0f && d <= 1.0f) || !(d < farthest)) return false;
+  r->depth = d;
+  // The nearest point of a triangle is on an edge that the centre is on the outer side of.
+  float nearest = blur_squared;
   for (int k = 0; k < 3; ++k) {
-    kept[k] = side * edge[k] >= 0;
-    if (kept[k]) total += edge[k];
+    const int from = k == 2 ? 0 : k + 1;
+    if (oriented[k] > 0) continue;
+    const float squared = segment_squared(x[from], y[from], edges.x[k], edges.y[k], edges.inverse[k]);
+    if (squared < nearest) nearest = squared;
   }
-  if (!(total != 0)) return false;
-  s.total_inverse = 1 / total;
-  for (int k = 0; k < 3; ++k) {
-    s.edge_inverse[k] = kept[k] ? s.total_inverse : 0;
-    s.barycentric[k] = edge[k] * s.edge_inverse[k];
-    z += s.barycentric[k] * s.z[k], w += s.barycentric[k] * s.w[k];
-  }
-  s.w_inverse = w != 0 ? 1 / w : 0;
-  s.depth = z * s.w_inverse;
-  float x[3], y[3], nearest_x = 0, nearest_y = 0;
-  for (int k = 0; k < 3; ++k) x[k] = s.rx[k] / s.w[k], y[k] = s.ry[k] / s.w[k];
-  for (int k = 0; k < 3; ++k) {
-    const int a = (k + 1) % 3, b = (k + 2) % 3;
-    const float ex = x[b] - x[a], ey = y[b] - y[a], squared = ex * ex + ey * ey;
-    float t = -(x[a] * ex + y[a] * ey) / (squared > 1e-30f ? squared : 1e-30f);
-    t = t < 0 ? 0 : (t > 1 ? 1 : t);
-    const float cx = x[a] + t * ex, cy = y[a] + t * ey, d = cx * cx + cy * cy;
-    if (least >= 0 && !(d < least)) continue;
-    least = d, f->a = a, f->b = b, f->t = t, nearest_x = cx, nearest_y = cy;
-  }
-  const float length = sqrtf(least), inverse = length > 0 ? 1 / length : 0;
-  f->distance = -length, f->normal_x = nearest_x * inverse, f->normal_y = nearest_y * inverse;
-  return true;
+  r->distance = -sqrtf(nearest);
+  return nearest < blur_squared;
 }
 
-// Adds the gradient for the corners' clip coordinates, given those for weights, depth and distance.
-FACEFIT_BOTH void fragment_vjp(const Fragment& f, const float g_barycentric[3], float g_depth, float g_distance,
-                               float* const g_corner[3]) {
-  const Surface& s = f.surface;
-  surface_vjp(s, g_barycentric, g_depth, g_corner);
+// What the clip coordinates of a vertex are multiplied by to make the vertex of `screen_vertex`.
+FACEFIT_BOTH float vertex_scale(const float* clip) {
+  const float a = fabsf(clip[0]) > fabsf(clip[1]) ? fabsf(clip[0]) : fabsf(clip[1]);
+  const float b = fabsf(clip[2]) > fabsf(clip[3]) ? fabsf(clip[2]) : fabsf(clip[3]);
+  const float largest = a > b ? a : b;
+  return 1.0f / (clip[3] > 1e-5f * largest ? clip[3] : (largest > 1e-30f ? largest : 1e-30f));
+}
+
+// What a fragment holds, from vertices of `screen_vertex` and their scales; nothing here depends on the scales but
+// the weights. These are clipped where the centre is outside; the distance is that to the nearest point
+// (1 - t) a + t b of the triangle's outline, or inside to the nearest line through an edge ab.
+struct Fragment {
+  float x[3], y[3], z[3], w[3], scale[3];  // x and y are about the centre
+  float edge[3];                           // zero where clipped
+  bool kept[3], outside;
+  float total_inverse, w_inverse;
+  float barycentric[3], depth, distance;
+  int a, b;
+  float t, normal_x, normal_y, slope;  // outside: unit direction to the nearest point; inside: the line, sign / length
+};
+
+// False where the triangle has no area as seen from here.
+FACEFIT_BOTH bool fragment_at(const Vertex* const corner[3], const float scale[3], float px, float py, Fragment* f) {
+  for (int k = 0; k < 3; ++k) {
+    const Vertex& v = *corner[k];
+    f->x[k] = v.x - px * v.w, f->y[k] = v.y - py * v.w, f->z[k] = v.z, f->w[k] = v.w, f->scale[k] = scale[k];
+  }
+  const float *x = f->x, *y = f->y, *w = f->w;
+  float* edge = f->edge;
+  edge[0] = x[1] * y[2] - y[1] * x[2], edge[1] = x[2] * y[0] - y[2] * x[0], edge[2] = x[0] * y[1] - y[0] * x[1];
+  const float area = (edge[0] * w[0] + edge[1] * w[1]) + edge[2] * w[2];
+  const bool front = w[0] == 1.0f && w[1] == 1.0f && w[2] == 1.0f && area != 0;
+  f->outside = false;
+  for (int k = 0; k < 3; ++k) {
+    f->kept[k] = !front || (area > 0 ? edge[k] >= 0 : edge[k] <= 0);
+    if (!f->kept[k]) f->outside = true;
+  }
+  float least = -1, over = 1;  // the least squared distance is least / over: nothing is divided to compare
+  for (int k = 0; k < 3; ++k) {
+    const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
+    if (f->outside) {
+      if (f->kept[k]) continue;  // the nearest edge has the centre on its outer side
+      const float ex = x[b] - x[a], ey = y[b] - y[a], squared = ex * ex + ey * ey;
+      float t = -(x[a] * ex + y[a] * ey) / (squared > 1e-30f ? squared : 1e-30f);
+      t = t < 0 ? 0 : (t > 1 ? 1 : t);
+      const float cx = x[a] + t * ex, cy = y[a] + t * ey, d = cx * cx + cy * cy;
+      if (least >= 0 && !(d < least)) continue;
+      least = d, f->a = a, f->b = b, f->t = t, f->normal_x = cx, f->normal_y = cy;
+    } else {
+      const float nx = y[a] * w[b] - w[a] * y[b], ny = w[a] * x[b] - x[a] * w[b];
+      const float squared = nx * nx + ny * ny, d = edge[k] * edge[k];
+      if (!(squared > 0) || (least >= 0 && !(d * over < least * squared))) continue;
+      least = d, over = squared, f->a = a, f->b = b, f->normal_x = nx, f->normal_y = ny;
+      f->slope = edge[k] > 0 ? 1.0f : (edge[k] < 0 ? -1.0f : 0.0f);
+    }
+  }
+  if (least < 0) least = 0, f->a = 1, f->b = 2, f->normal_x = f->normal_y = f->slope = 0;
+  const float length = sqrtf(least);
+  if (f->outside) {
+    const float inverse = length > 0 ? 1 / length : 0;
+    f->normal_x *= inverse, f->normal_y *= inverse;
+    f->distance = -length;
+  } else {
+    const float inverse = 1 / sqrtf(over);
+    f->slope *= inverse, f->distance = length * inverse;
+  }
+  float total = 0, total_w = 0, z = 0;
+  for (int k = 0; k < 3; ++k) {
+    if (!f->kept[k]) edge[k] = 0;
+    total += edge[k] * scale[k], total_w += edge[k] * w[k], z += edge[k] * f->z[k];
+  }
+  f->total_inverse = total != 0 ? 1 / total : 0;
+  f->w_inverse = total_w != 0 ? 1 / total_w : 0;
+  f->depth = z * f->w_inverse;
+  for (int k = 0; k < 3; ++k) f->barycentric[k] = edge[k] * scale[k] * f->total_inverse;
+  return total != 0;
+}
+
+// Adds the gradient for the corners, given those for weights, depth and distance. A corner's is for the x, y, z and w
+// of `screen_vertex` with its scale held fixed; `vertex_vjp` takes it to clip coordinates.
+FACEFIT_BOTH void fragment_vjp(const Fragment& f, float px, float py, const float g_barycentric[3], float g_depth,
+                               float g_distance, float* const g_corner[3]) {
+  float gx[3] = {0, 0, 0}, gy[3] = {0, 0, 0}, gw[3] = {0, 0, 0};
+  const float gd = g_depth * f.w_inverse;
+  const float mean = g_barycentric[0] * f.barycentric[0] + g_barycentric[1] * f.barycentric[1] +
+                     g_barycentric[2] * f.barycentric[2];
+  for (int k = 0; k < 3; ++k) {
+    const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
+    if (!f.kept[k]) continue;
+    const float ge = (g_barycentric[k] - mean) * f.total_inverse * f.scale[k] + gd * (f.z[k] - f.depth * f.w[k]);
+    gx[a] += ge * f.y[b], gy[b] += ge * f.x[a];
+    gy[a] -= ge * f.x[b], gx[b] -= ge * f.y[a];
+    gw[k] -= gd * f.depth * f.edge[k];
+  }
   const int a = f.a, b = f.b;
   if (f.outside) {
     // The nearest point moves with its edge; its place on the edge is the best one and so changes nothing.
-    const float share[2] = {1 - f.t, f.t};
-    const int end[2] = {a, b};
-    for (int i = 0; i < 2; ++i) {
-      const int k = end[i];
-      const float per_w = -g_distance * share[i] / s.w[k];
-      const float gx = per_w * f.normal_x, gy = per_w * f.normal_y;
-      g_corner[k][0] += s.half_x * gx;
-      g_corner[k][1] += s.half_y * gy;
-      g_corner[k][3] += (s.from_x - s.rx[k] / s.w[k]) * gx + (s.from_y - s.ry[k] / s.w[k]) * gy;
-    }
-    return;
+    const float ga = -g_distance * (1 - f.t), gb = -g_distance * f.t;
+    gx[a] += ga * f.normal_x, gy[a] += ga * f.normal_y;
+    gx[b] += gb * f.normal_x, gy[b] += gb * f.normal_y;
+    gw[a] -= ga * (f.normal_x * f.x[a] + f.normal_y * f.y[a]);
+    gw[b] -= gb * (f.normal_x * f.x[b] + f.normal_y * f.y[b]);
+  } else {
+    const float ge = g_distance * f.slope, back = -g_distance * f.distance * f.slope * f.slope;
+    const float gnx = back * f.normal_x, gny = back * f.normal_y;
+    gx[a] += ge * f.y[b] - gny * f.w[b], gx[b] += gny * f.w[a] - ge * f.y[a];
+    gy[a] += gnx * f.w[b] - ge * f.x[b], gy[b] += ge * f.x[a] - gnx * f.w[a];
+    gw[a] += gny * f.x[b] - gnx * f.y[b], gw[b] += gnx * f.y[a] - gny * f.x[a];
   }
-  const float g_edge = g_distance * f.scale, back = -g_distance * f.distance * f.scale * f.scale;
-  const float gnx = back * f.normal_x, gny = back * f.normal_y;
-  const float gx[2] = {g_edge * s.ry[b] - gny * s.w[b], gny * s.w[a] - g_edge * s.ry[a]};
-  const float gy[2] = {gnx * s.w[b] - g_edge * s.rx[b], g_edge * s.rx[a] - gnx * s.w[a]};
-  const float gw[2] = {gny * s.rx[b] - gnx * s.ry[b], gnx * s.ry[a] - gny * s.rx[a]};
-  const int end[2] = {a, b};
-  for (int i = 0; i < 2; ++i) {
-    float* g = g_corner[end[i]];
-    g[0] += s.half_x * gx[i];
-    g[1] += s.half_y * gy[i];
-    g[3] += gw[i] + s.from_x * gx[i] + s.from_y * gy[i];
+  for (int k = 0; k < 3; ++k) {
+    g_corner[k][0] += gx[k];
+    g_corner[k][1] += gy[k];
+    g_corner[k][2] += gd * f.edge[k];
+    g_corner[k][3] += gw[k] - px * gx[k] - py * gy[k];
   }
+}
+
+// From the gradient for a vertex of `screen_vertex` to that for its clip coordinates, in place.
+FACEFIT_BOTH void vertex_vjp(float scale, float half_x, float half_y, float g[4]) {
+  g[3] = scale * (g[3] + half_x * g[0] + half_y * g[1]);
+  g[0] *= scale * half_x, g[1] *= scale * half_y, g[2] *= scale;
 }
 
 }  // namespace facefit

@@ -4,6 +4,7 @@
 #include "fragments.h"
 #include "interpolation.h"
 #include "rasterization.h"
+#include "softening.h"
 
 using namespace facefit;
 
@@ -42,3 +43,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_blend_backward, blend_backward,
     FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_soft_blend, soft_blend,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
+        .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_blend_backward, soft_blend_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
+                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>());

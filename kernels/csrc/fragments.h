@@ -8,6 +8,29 @@
 
 namespace facefit {
 
+// The vertices of each batch element on the screen, with their scales.
+struct Screen {
+  std::vector<Vertex> vertex;
+  std::vector<float> scale;
+
+  Screen(ffi::ThreadPool& pool, const Operand<float, Floats>& clip, int64_t batch, float half_x, float half_y)
+      : vertex(batch * clip.dim(0)), scale(batch * clip.dim(0)) {
+    const int64_t V = clip.dim(0), parts = batch >= 8 ? 1 : 8;
+    parallel_for(pool, batch * parts, [&](int64_t task) {
+      const int64_t b = task / parts, part = task % parts;
+      for (int64_t i = V * part / parts; i < V * (part + 1) / parts; ++i) {
+        vertex[b * V + i] = screen_vertex(clip.at(b) + 4 * i, half_x, half_y);
+        scale[b * V + i] = vertex_scale(clip.at(b) + 4 * i);
+      }
+    });
+  }
+  bool fragment(int64_t first, const int32_t* k, float px, float py, Fragment* f) const {
+    const Vertex *v = vertex.data() + first, *const corner[3] = {v + k[0], v + k[1], v + k[2]};
+    const float scales[3] = {scale[first + k[0]], scale[first + k[1]], scale[first + k[2]]};
+    return fragment_at(corner, scales, px, py, f);
+  }
+};
+
 // vertices (V, 4), faces (F, 3), blur () -> face_index (H, W, K), barycentric (H, W, K, 3), depth and signed distance
 // (H, W, K)
 inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats blur, IntResult face_index,
@@ -25,16 +48,11 @@ inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, F
 
   const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
   const int64_t bands = std::min<int64_t>(height, B >= 4 * threads ? 1 : 4 * threads);
-  std::vector<Vertex> screen(B * V);
+  const Screen screen(pool, v, B, half_x, half_y);
   std::vector<Bounds> box(B * F);
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, c = task % bands;
-    for (int64_t i = V * c / bands; i < V * (c + 1) / bands; ++i)
-      screen[b * V + i] = screen_vertex(v.at(b) + 4 * i, half_x, half_y);
-  });
-  parallel_for(pool, B * bands, [&](int64_t task) {
-    const int64_t b = task / bands, c = task % bands;
-    const Vertex* s = screen.data() + b * V;
+    const Vertex* s = screen.vertex.data() + b * V;
     const int32_t* k;
     for (int64_t i = F * c / bands; i < F * (c + 1) / bands; ++i)
       box[b * F + i] = corners_of(f.at(b), F, V, i, &k)
@@ -47,44 +65,51 @@ inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, F
     const int64_t b = task / bands, band = task % bands;
     const int first = (int)(height * band / bands), last = (int)(height * (band + 1) / bands) - 1;
     const int32_t* triangles = f.at(b);
-    const float *clip = v.at(b), blur_squared = *radius.at(b) * *radius.at(b);
-    const Vertex* s = screen.data() + b * V;
+    const float blur_squared = *radius.at(b) * *radius.at(b);
+    const Vertex* s = screen.vertex.data() + b * V;
     const int64_t base = K * (b * pixels + (int64_t)first * width), end = K * (b * pixels + (int64_t)(last + 1) * width);
     int32_t* index = face_index->typed_data();
     float *z = depth->typed_data(), *weights = barycentric->typed_data(), *away = distance->typed_data();
     std::fill(index + base, index + end, -1);
     std::fill(z + base, z + end, std::numeric_limits<float>::infinity());
+    std::fill(away + base, away + end, 0.0f);
+    std::fill(weights + 3 * base, weights + 3 * end, 0.0f);
+    Fragment value;
+    Reach found;
     for (int64_t i = 0; i < F; ++i) {
       const Bounds r = box[b * F + i];
       const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
       if (r.first_x > r.last_x || y0 > y1) continue;
-      const Vertex p = s[triangles[3 * i]], q = s[triangles[3 * i + 1]], t = s[triangles[3 * i + 2]];
+      const int32_t* corner = triangles + 3 * i;
+      const Vertex p = s[corner[0]], q = s[corner[1]], t = s[corner[2]];
+      const float *m = screen.scale.data() + b * V, scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
       const Edges edges = edges_of(p, q, t, blur_squared);
       for (int y = y0; y <= y1; ++y)
         for (int x = r.first_x; x <= r.last_x; ++x) {
           const float px = x + 0.5f, py = y + 0.5f;
-          float d;
-          if (!covers(p, q, t, px, py, &d) && !reaches(p, q, t, edges, blur_squared, px, py, &d)) continue;
           const int64_t at = K * (b * pixels + (int64_t)y * width + x);
-          int64_t k = K;
-          for (; k > 0 && d < z[at + k - 1]; --k)
-            if (k < K) z[at + k] = z[at + k - 1], index[at + k] = index[at + k - 1];
-          if (k < K) z[at + k] = d, index[at + k] = (int32_t)i;
+          if (!counts(p, q, t, edges, blur_squared, px, py, z[at + K - 1], &found)) continue;
+          float weight[3];
+          if (edges.there) {
+            for (int c = 0; c < 3; ++c) weight[c] = found.edge[c] * scale[c];
+            const float total = (weight[0] + weight[1]) + weight[2], inverse = total != 0 ? 1 / total : 0;
+            for (int c = 0; c < 3; ++c) weight[c] *= inverse;
+          } else {
+            screen.fragment(b * V, corner, px, py, &value);
+            for (int c = 0; c < 3; ++c) weight[c] = value.barycentric[c];
+            found.distance = value.distance;
+          }
+          int64_t k = at + K - 1;
+          for (; k > at && found.depth < z[k - 1]; --k) {
+            z[k] = z[k - 1], index[k] = index[k - 1], away[k] = away[k - 1];
+            for (int c = 0; c < 3; ++c) weights[3 * k + c] = weights[3 * k - 3 + c];
+          }
+          z[k] = found.depth, index[k] = (int32_t)i, away[k] = found.distance;
+          for (int c = 0; c < 3; ++c) weights[3 * k + c] = weight[c];
         }
     }
-    Fragment value;
-    for (int64_t at = base; at < end; ++at) {
-      const int32_t* k;
-      const int64_t pixel = at / K - b * pixels;
-      bool hit = corners_of(triangles, F, V, index[at], &k);
-      if (hit) {
-        const float* const corner[3] = {clip + 4 * k[0], clip + 4 * k[1], clip + 4 * k[2]};
-        fragment_at(corner, pixel % width + 0.5f, pixel / width + 0.5f, half_x, half_y, &value);
-      }
-      for (int j = 0; j < 3; ++j) weights[3 * at + j] = hit ? value.surface.barycentric[j] : 0.0f;
-      z[at] = hit ? value.surface.depth : 1.0f;
-      away[at] = hit ? value.distance : 0.0f;
-    }
+    for (int64_t at = base; at < end; ++at)
+      if (index[at] < 0) z[at] = 1.0f;
   });
   return ffi::Error::Success();
 }
@@ -102,20 +127,23 @@ inline ffi::Error fragments_backward(ffi::ThreadPool pool, Floats vertices, Ints
   if (g_vertices->element_count() == 0 || index.size == 0) return ffi::Error::Success();
   const int64_t width = index.dim(1), K = index.dim(2);
   const float half_x = 0.5f * width, half_y = 0.5f * index.dim(0);
+  const int64_t V = v.dim(0);
+  const Screen screen(pool, v, batch.count(), half_x, half_y);
   Gather gather(batch.count(), v.size);
   every_fragment(pool, batch, gather.parts(), v.dim(0), faces, face_index,
                  [&](int64_t b, int64_t part, const int32_t* k, int64_t at) {
-                   const float *clip = v.at(b), *weight = gb.at(b) + 3 * at, z = gz.at(b)[at], d = gd.at(b)[at];
+                   const float *weight = gb.at(b) + 3 * at, z = gz.at(b)[at], d = gd.at(b)[at];
                    if (weight[0] == 0 && weight[1] == 0 && weight[2] == 0 && z == 0 && d == 0) return;
-                   const float* const corner[3] = {clip + 4 * k[0], clip + 4 * k[1], clip + 4 * k[2]};
                    const int64_t pixel = at / K;
+                   const float px = pixel % width + 0.5f, py = pixel / width + 0.5f;
                    Fragment value;
-                   if (!fragment_at(corner, pixel % width + 0.5f, pixel / width + 0.5f, half_x, half_y, &value)) return;
+                   if (!screen.fragment(b * V, k, px, py, &value)) return;
                    float* g = gather.part(result, b, part);
                    float* const g_corner[3] = {g + 4 * k[0], g + 4 * k[1], g + 4 * k[2]};
-                   fragment_vjp(value, weight, z, d, g_corner);
+                   fragment_vjp(value, px, py, weight, z, d, g_corner);
                  });
   gather.add(result);
+  for (int64_t i = 0; i < batch.count() * V; ++i) vertex_vjp(screen.scale[i], half_x, half_y, result + 4 * i);
   return ffi::Error::Success();
 }
 

@@ -12,7 +12,6 @@ struct Surface {
   float half_x, half_y;   // half the picture's width and height
   float from_x, from_y;   // d rx / d w, d ry / d w
   float total_inverse, w_inverse;
-  float edge_inverse[3];  // total_inverse, or zero for a weight that was clipped to zero
   float barycentric[3], depth;
 };
 
@@ -36,7 +35,6 @@ FACEFIT_BOTH bool surface_at(const float* const corner[3], float px, float py, f
   if (!(total != 0)) {
     for (int k = 0; k < 3; ++k) s->barycentric[k] = 0;
     s->depth = 0, s->total_inverse = 0, s->w_inverse = 0;
-    s->edge_inverse[0] = s->edge_inverse[1] = s->edge_inverse[2] = 0;
     return false;
   }
   s->total_inverse = 1 / total;
@@ -44,7 +42,6 @@ FACEFIT_BOTH bool surface_at(const float* const corner[3], float px, float py, f
   for (int k = 0; k < 3; ++k) {
     const float b = edge[k] * s->total_inverse;
     s->barycentric[k] = b;
-    s->edge_inverse[k] = s->total_inverse;
     z += b * s->z[k], w += b * s->w[k];
   }
   s->w_inverse = w != 0 ? 1 / w : 0;
@@ -63,7 +60,7 @@ FACEFIT_BOTH void surface_vjp(const Surface& s, const float g_barycentric[3], fl
   float gx[3] = {0, 0, 0}, gy[3] = {0, 0, 0};
   for (int k = 0; k < 3; ++k) {
     const int a = (k + 1) % 3, b = (k + 2) % 3;
-    const float ge = (gb[k] - mean) * s.edge_inverse[k];
+    const float ge = (gb[k] - mean) * s.total_inverse;
     gx[a] += ge * s.ry[b], gy[b] += ge * s.rx[a];
     gy[a] -= ge * s.rx[b], gx[b] -= ge * s.ry[a];
   }

@@ -51,7 +51,8 @@ def reached(
         place = jnp.clip(rounded(place * inverse), 0.0, 1.0)
         off_x = relative_x[a] + rounded(place * along_x)
         off_y = relative_y[a] + rounded(place * along_y)
-        near = near | (rounded(off_x * off_x) + rounded(off_y * off_y) < blur_squared)
+        # The nearest point of a triangle is on an edge that the centre is on the outer side of.
+        near = near | ((oriented <= 0) & (rounded(off_x * off_x) + rounded(off_y * off_y) < blur_squared))
     total = (inside[0] + inside[1]) + inside[2]
     depth = weighted_depth(inside, corners, total)
     return counts & near & (total > 0) & (depth >= -1) & (depth <= 1), depth
