@@ -6,6 +6,7 @@ from facefit_kernels.implementations import available
 from facefit_kernels.interpolation.op import interpolate
 from facefit_kernels.rasterization.op import rasterize
 from facefit_kernels.softening.op import blur_for, soft_blend
+from facefit_kernels.texturing.op import mip_level, texture, unwrap
 
 __all__ = [
     "Fragments",
@@ -13,7 +14,10 @@ __all__ = [
     "available",
     "blur_for",
     "interpolate",
+    "mip_level",
     "neighbors",
     "rasterize",
     "soft_blend",
+    "texture",
+    "unwrap",
 ]

@@ -45,10 +45,7 @@ def in_double_precision(vertices, faces, size, blur):
         for column in range(size[1]):
             p = screen - (column + 0.5, row + 0.5)
             edges = np.stack(
-                [
-                    p[:, a, 0] * p[:, b, 1] - p[:, a, 1] * p[:, b, 0]
-                    for a, b in ((1, 2), (2, 0), (0, 1))
-                ],
+                [p[:, a, 0] * p[:, b, 1] - p[:, a, 1] * p[:, b, 0] for a, b in ((1, 2), (2, 0), (0, 1))],
                 1,
             )
             weights = edges / edges.sum(1, keepdims=True)

@@ -5,6 +5,7 @@
 #include "interpolation.h"
 #include "rasterization.h"
 #include "softening.h"
+#include "texturing.h"
 
 using namespace facefit;
 
@@ -51,3 +52,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_blend_backward, soft_blend_backward,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
                                   .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
                                   .Ret<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_texture, texture,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Ints>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_texture_backward, texture_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Ints>()
+                                  .Arg<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
