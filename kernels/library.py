@@ -23,6 +23,8 @@ _FUNCTIONS = (
     "blend_backward",
     "soft_blend",
     "soft_blend_backward",
+    "soft_render",
+    "soft_render_backward",
     "texture",
     "texture_backward",
 )

@@ -58,3 +58,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_texture_backward, texture_backward,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Ints>()
                                   .Arg<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render, soft_render,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Ret<Ints>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render_backward, soft_render_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
+                                  .Ret<Floats>().Ret<Floats>());

@@ -31,86 +31,115 @@ struct Screen {
   }
 };
 
-// vertices (V, 4), faces (F, 3), blur () -> face_index (H, W, K), barycentric (H, W, K, 3), depth and signed distance
-// (H, W, K)
-inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats blur, IntResult face_index,
-                            FloatResult barycentric, FloatResult depth, FloatResult distance) {
-  const Batch batch(*face_index, 3);
-  const auto v = operand<float>(vertices, batch, 2);
-  const auto f = operand<int32_t>(faces, batch, 2);
-  const auto radius = operand<float>(blur, batch, 0);
-  const int64_t rank = face_index->dimensions().size();
-  const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
-  const int64_t K = face_index->dimensions()[rank - 1];
-  const int64_t pixels = (int64_t)height * width, V = v.dim(0), F = f.dim(0), B = batch.count();
-  if (pixels == 0 || B == 0 || K == 0) return ffi::Error::Success();
-  const float half_x = 0.5f * width, half_y = 0.5f * height;
+// Lists of the nearest K fragments of some pixels, nearest first; -1, zero and depth 1 where there are no more.
+struct Lists {
+  int32_t* index;
+  float *barycentric, *depth, *distance;
+};
 
-  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
-  const int64_t bands = std::min<int64_t>(height, B >= 4 * threads ? 1 : 4 * threads);
-  const Screen screen(pool, v, B, half_x, half_y);
-  std::vector<Bounds> box(B * F);
-  parallel_for(pool, B * bands, [&](int64_t task) {
-    const int64_t b = task / bands, c = task % bands;
-    const Vertex* s = screen.vertex.data() + b * V;
-    const int32_t* k;
-    for (int64_t i = F * c / bands; i < F * (c + 1) / bands; ++i)
-      box[b * F + i] = corners_of(f.at(b), F, V, i, &k)
-                           ? bounds(s[k[0]], s[k[1]], s[k[2]], width, height, *radius.at(b))
-                           : Bounds{1, 1, 0, 0};
-  });
-  // Each pixel's list is kept in the result, nearest first. Faces come in rising order, so that a strict comparison
-  // leaves the lower index before the higher at equal depth.
-  parallel_for(pool, B * bands, [&](int64_t task) {
-    const int64_t b = task / bands, band = task % bands;
-    const int first = (int)(height * band / bands), last = (int)(height * (band + 1) / bands) - 1;
-    const int32_t* triangles = f.at(b);
-    const float blur_squared = *radius.at(b) * *radius.at(b);
-    const Vertex* s = screen.vertex.data() + b * V;
-    const int64_t base = K * (b * pixels + (int64_t)first * width), end = K * (b * pixels + (int64_t)(last + 1) * width);
-    int32_t* index = face_index->typed_data();
-    float *z = depth->typed_data(), *weights = barycentric->typed_data(), *away = distance->typed_data();
-    std::fill(index + base, index + end, -1);
-    std::fill(z + base, z + end, std::numeric_limits<float>::infinity());
-    std::fill(away + base, away + end, 0.0f);
-    std::fill(weights + 3 * base, weights + 3 * end, 0.0f);
+// One batch element, ready to be drawn in bands of rows.
+struct Drawing {
+  const int32_t* faces;
+  int64_t face_count, first_vertex;
+  const Screen& screen;
+  const Bounds* boxes;
+  int width;
+  int64_t K;
+  float blur_squared;
+
+  // Fills the lists of rows first to last. Faces come in rising order, so that a strict comparison leaves the lower
+  // index before the higher at equal depth.
+  void band(int first, int last, const Lists& to) const {
+    const int64_t count = K * width * (last - first + 1);
+    int32_t* index = to.index;
+    float *z = to.depth, *away = to.distance, *weights = to.barycentric;
+    std::fill(index, index + count, -1);
+    std::fill(z, z + count, std::numeric_limits<float>::infinity());
+    std::fill(away, away + count, 0.0f);
+    std::fill(weights, weights + 3 * count, 0.0f);
     Fragment value;
     Reach found;
-    for (int64_t i = 0; i < F; ++i) {
-      const Bounds r = box[b * F + i];
-      const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
-      if (r.first_x > r.last_x || y0 > y1) continue;
-      const int32_t* corner = triangles + 3 * i;
-      const Vertex p = s[corner[0]], q = s[corner[1]], t = s[corner[2]];
-      const float *m = screen.scale.data() + b * V, scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
-      const Edges edges = edges_of(p, q, t, blur_squared);
+    for (int64_t i = 0; i < face_count; ++i) {
+      const Bounds box = boxes[i];
+      const int y0 = std::max<int>(box.first_y, first), y1 = std::min<int>(box.last_y, last);
+      if (box.first_x > box.last_x || y0 > y1) continue;
+      const int32_t* corner = faces + 3 * i;
+      const Vertex* s = screen.vertex.data() + first_vertex;
+      const Vertex a = s[corner[0]], b = s[corner[1]], c = s[corner[2]];
+      const float *m = screen.scale.data() + first_vertex, scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
+      const Edges edges = edges_of(a, b, c, blur_squared);
       for (int y = y0; y <= y1; ++y)
-        for (int x = r.first_x; x <= r.last_x; ++x) {
+        for (int x = box.first_x; x <= box.last_x; ++x) {
           const float px = x + 0.5f, py = y + 0.5f;
-          const int64_t at = K * (b * pixels + (int64_t)y * width + x);
-          if (!counts(p, q, t, edges, blur_squared, px, py, z[at + K - 1], &found)) continue;
+          const int64_t at = K * ((int64_t)(y - first) * width + x);
+          if (!counts(a, b, c, edges, blur_squared, px, py, z[at + K - 1], &found)) continue;
           float weight[3];
           if (edges.there) {
-            for (int c = 0; c < 3; ++c) weight[c] = found.edge[c] * scale[c];
+            for (int j = 0; j < 3; ++j) weight[j] = found.edge[j] * scale[j];
             const float total = (weight[0] + weight[1]) + weight[2], inverse = total != 0 ? 1 / total : 0;
-            for (int c = 0; c < 3; ++c) weight[c] *= inverse;
+            for (int j = 0; j < 3; ++j) weight[j] *= inverse;
           } else {
-            screen.fragment(b * V, corner, px, py, &value);
-            for (int c = 0; c < 3; ++c) weight[c] = value.barycentric[c];
+            screen.fragment(first_vertex, corner, px, py, &value);
+            for (int j = 0; j < 3; ++j) weight[j] = value.barycentric[j];
             found.distance = value.distance;
           }
           int64_t k = at + K - 1;
           for (; k > at && found.depth < z[k - 1]; --k) {
             z[k] = z[k - 1], index[k] = index[k - 1], away[k] = away[k - 1];
-            for (int c = 0; c < 3; ++c) weights[3 * k + c] = weights[3 * k - 3 + c];
+            for (int j = 0; j < 3; ++j) weights[3 * k + j] = weights[3 * k - 3 + j];
           }
           z[k] = found.depth, index[k] = (int32_t)i, away[k] = found.distance;
-          for (int c = 0; c < 3; ++c) weights[3 * k + c] = weight[c];
+          for (int j = 0; j < 3; ++j) weights[3 * k + j] = weight[j];
         }
     }
-    for (int64_t at = base; at < end; ++at)
+    for (int64_t at = 0; at < count; ++at)
       if (index[at] < 0) z[at] = 1.0f;
+  }
+};
+
+// Calls each(b, drawing, first row, last row) for every band of every batch element of (H, W, K) results.
+template <typename Each>
+inline void every_band(ffi::ThreadPool& pool, const Batch& batch, int height, int width, int64_t K,
+                       const Floats& vertices, const Ints& faces, const Floats& blur, int64_t bands,
+                       const Each& each) {
+  const auto v = operand<float>(vertices, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  const auto radius = operand<float>(blur, batch, 0);
+  const int64_t V = v.dim(0), F = f.dim(0), B = batch.count();
+  const Screen screen(pool, v, B, 0.5f * width, 0.5f * height);
+  std::vector<Bounds> boxes(B * F);
+  parallel_for(pool, B * bands, [&](int64_t task) {
+    const int64_t b = task / bands, part = task % bands;
+    const Vertex* s = screen.vertex.data() + b * V;
+    const int32_t* k;
+    for (int64_t i = F * part / bands; i < F * (part + 1) / bands; ++i)
+      boxes[b * F + i] = corners_of(f.at(b), F, V, i, &k)
+                             ? bounds(s[k[0]], s[k[1]], s[k[2]], width, height, *radius.at(b))
+                             : Bounds{1, 1, 0, 0};
   });
+  parallel_for(pool, B * bands, [&](int64_t task) {
+    const int64_t b = task / bands, part = task % bands;
+    const Drawing drawing{f.at(b), F, b * V, screen, boxes.data() + b * F, width, K, *radius.at(b) * *radius.at(b)};
+    each(b, drawing, (int)(height * part / bands), (int)(height * (part + 1) / bands) - 1);
+  });
+}
+
+// vertices (V, 4), faces (F, 3), blur () -> face_index (H, W, K), barycentric (H, W, K, 3), depth and signed distance
+// (H, W, K)
+inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats blur, IntResult face_index,
+                            FloatResult barycentric, FloatResult depth, FloatResult distance) {
+  const Batch batch(*face_index, 3);
+  if (face_index->element_count() == 0) return ffi::Error::Success();
+  const int64_t rank = face_index->dimensions().size();
+  const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
+  const int64_t K = face_index->dimensions()[rank - 1], threads = std::max<int64_t>(pool.num_threads(), 1);
+  const int64_t bands = std::min<int64_t>(height, batch.count() >= 4 * threads ? 1 : 4 * threads);
+  every_band(pool, batch, height, width, K, vertices, faces, blur, bands,
+             [&](int64_t b, const Drawing& drawing, int first, int last) {
+               const int64_t base = K * width * (b * height + first);
+               drawing.band(first, last, {face_index->typed_data() + base, barycentric->typed_data() + 3 * base,
+                                          depth->typed_data() + base, distance->typed_data() + base});
+             });
   return ffi::Error::Success();
 }
 

@@ -47,21 +47,28 @@ def rasterize(
     implementation: "native" (C++, all cores), "reference" (plain JAX), or None for the best that works here.
     Raises ValueError for values that are not supported.
     """
-    fragments, blur = operator.index(fragments), float(blur)
-    if fragments < 1:
-        raise ValueError(f"rasterize: fragments must be at least 1, got {fragments}")
-    if not 0 <= blur < float("inf"):
-        raise ValueError(f"rasterize: blur must be a finite number of pixels, 0 or more, got {blur}")
-    if vertices_clip.ndim != 2 or vertices_clip.shape[-1] != 4:
-        raise ValueError(
-            f"rasterize: vertices_clip must be (V, 4), got {vertices_clip.shape}; use vmap for a batch"
-        )
-    if faces.ndim != 2 or faces.shape[-1] != 3:
-        raise ValueError(f"rasterize: faces must be (F, 3), got {faces.shape}")
     vertices_clip, faces = jnp.asarray(vertices_clip, jnp.float32), jnp.asarray(faces, jnp.int32)
-    size = (int(size[0]), int(size[1]))
+    size, fragments, blur = checked(vertices_clip, faces, size, fragments, blur, "rasterize")
     if resolve(implementation) == "native":
         from facefit_kernels.rasterization import native
 
         return native.rasterize(vertices_clip, faces, size, fragments, blur)
     return reference.rasterize(vertices_clip, faces, size, fragments, blur)
+
+
+def checked(
+    vertices_clip: Array, faces: Array, size: tuple[int, int], fragments: int, blur: float, name: str
+) -> tuple[tuple[int, int], int, float]:
+    """Size, fragments and blur as static values. Raises ValueError for what `rasterize` does not support."""
+    fragments, blur = operator.index(fragments), float(blur)
+    if fragments < 1:
+        raise ValueError(f"{name}: fragments must be at least 1, got {fragments}")
+    if not 0 <= blur < float("inf"):
+        raise ValueError(f"{name}: blur must be a finite number of pixels, 0 or more, got {blur}")
+    if vertices_clip.ndim != 2 or vertices_clip.shape[-1] != 4:
+        raise ValueError(
+            f"{name}: vertices_clip must be (V, 4), got {vertices_clip.shape}; use vmap for a batch"
+        )
+    if faces.ndim != 2 or faces.shape[-1] != 3:
+        raise ValueError(f"{name}: faces must be (F, 3), got {faces.shape}")
+    return (int(size[0]), int(size[1])), fragments, blur

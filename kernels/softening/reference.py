@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from facefit_kernels.interpolation import reference as interpolation
+from facefit_kernels.rasterization import reference as rasterization
 from jaxtyping import Array, Float, Int
 
 # Nearness that the background has, and the least weight of it.
@@ -31,3 +33,10 @@ def soft_blend(
     total = jnp.sum(weight, axis=-1) + rest
     blended = jnp.sum(weight[..., None] * jnp.where(there[..., None], values, 0.0), axis=-2)
     return (blended + rest[..., None] * background) / total[..., None], coverage
+
+
+def soft_render(vertices, faces, attributes, background, softness, size, fragments, blur):
+    """The three operations one after the other; see `op.soft_render`."""
+    drawn = rasterization.rasterize(vertices, faces, size, fragments, blur)
+    values = interpolation.interpolate(attributes, faces, drawn)
+    return soft_blend(values, drawn.face_index, drawn.depth, drawn.signed_distance, background, softness)
