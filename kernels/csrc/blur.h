@@ -58,19 +58,19 @@ FACEFIT_BOTH bool counts(const Vertex& a, const Vertex& b, const Vertex& c, cons
       (oriented[1] < 0 && edge[1] * edge[1] > edges.limit[1]) ||
       (oriented[2] < 0 && edge[2] * edge[2] > edges.limit[2]))
     return false;
-  if (!(oriented[0] < 0 || oriented[1] < 0 || oriented[2] < 0) && covers(a, b, c, px, py, &r->depth)) {
-    if (!(r->depth < farthest)) return false;
-    for (int k = 0; k < 3; ++k) r->edge[k] = oriented[k];
-    r->distance = sqrtf(least(edge[0] * edge[0] * edges.inverse[0], edge[1] * edge[1] * edges.inverse[1],
-                              edge[2] * edge[2] * edges.inverse[2]));
-    return true;
-  }
   for (int k = 0; k < 3; ++k) r->edge[k] = oriented[k] > 0 ? oriented[k] : 0;
   const float total = (r->edge[0] + r->edge[1]) + r->edge[2];
   if (!(total > 0)) return false;
   const float d = ((r->edge[0] * a.z + r->edge[1] * b.z) + r->edge[2] * c.z) / total;
   if (!(d >= -1.0f && d <= 1.0f) || !(d < farthest)) return false;
   r->depth = d;
+  // Inside, or on an edge and inside by the rule of `covers`; the depth there is the same, bit for bit.
+  const float lowest = least(oriented[0], oriented[1], oriented[2]);
+  if (lowest > 0 || (lowest == 0 && covers(a, b, c, px, py, &r->depth))) {
+    r->distance = sqrtf(least(edge[0] * edge[0] * edges.inverse[0], edge[1] * edge[1] * edges.inverse[1],
+                              edge[2] * edge[2] * edges.inverse[2]));
+    return true;
+  }
   // The nearest point of a triangle is on an edge that the centre is on the outer side of.
   float nearest = blur_squared;
   for (int k = 0; k < 3; ++k) {

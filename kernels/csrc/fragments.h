@@ -31,8 +31,9 @@ struct Screen {
   }
 };
 
-// Lists of the nearest K fragments of some pixels, nearest first; -1, zero and depth 1 where there are no more.
+// Lists of the nearest K fragments of some pixels, nearest first, and how many there are.
 struct Lists {
+  int32_t* count;
   int32_t* index;
   float *barycentric, *depth, *distance;
 };
@@ -50,13 +51,9 @@ struct Drawing {
   // Fills the lists of rows first to last. Faces come in rising order, so that a strict comparison leaves the lower
   // index before the higher at equal depth.
   void band(int first, int last, const Lists& to) const {
-    const int64_t count = K * width * (last - first + 1);
+    std::fill(to.count, to.count + (int64_t)width * (last - first + 1), 0);
     int32_t* index = to.index;
     float *z = to.depth, *away = to.distance, *weights = to.barycentric;
-    std::fill(index, index + count, -1);
-    std::fill(z, z + count, std::numeric_limits<float>::infinity());
-    std::fill(away, away + count, 0.0f);
-    std::fill(weights, weights + 3 * count, 0.0f);
     Fragment value;
     Reach found;
     for (int64_t i = 0; i < face_count; ++i) {
@@ -71,8 +68,10 @@ struct Drawing {
       for (int y = y0; y <= y1; ++y)
         for (int x = box.first_x; x <= box.last_x; ++x) {
           const float px = x + 0.5f, py = y + 0.5f;
-          const int64_t at = K * ((int64_t)(y - first) * width + x);
-          if (!counts(a, b, c, edges, blur_squared, px, py, z[at + K - 1], &found)) continue;
+          const int64_t pixel = (int64_t)(y - first) * width + x, at = K * pixel;
+          int32_t& count = to.count[pixel];
+          const float farthest = count == K ? z[at + K - 1] : std::numeric_limits<float>::infinity();
+          if (!counts(a, b, c, edges, blur_squared, px, py, farthest, &found)) continue;
           float weight[3];
           if (edges.there) {
             for (int j = 0; j < 3; ++j) weight[j] = found.edge[j] * scale[j];
@@ -83,7 +82,7 @@ struct Drawing {
             for (int j = 0; j < 3; ++j) weight[j] = value.barycentric[j];
             found.distance = value.distance;
           }
-          int64_t k = at + K - 1;
+          int64_t k = at + (count < K ? count++ : K - 1);
           for (; k > at && found.depth < z[k - 1]; --k) {
             z[k] = z[k - 1], index[k] = index[k - 1], away[k] = away[k - 1];
             for (int j = 0; j < 3; ++j) weights[3 * k + j] = weights[3 * k - 3 + j];
@@ -92,8 +91,6 @@ struct Drawing {
           for (int j = 0; j < 3; ++j) weights[3 * k + j] = weight[j];
         }
     }
-    for (int64_t at = 0; at < count; ++at)
-      if (index[at] < 0) z[at] = 1.0f;
   }
 };
 
@@ -136,9 +133,16 @@ inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, F
   const int64_t bands = std::min<int64_t>(height, batch.count() >= 4 * threads ? 1 : 4 * threads);
   every_band(pool, batch, height, width, K, vertices, faces, blur, bands,
              [&](int64_t b, const Drawing& drawing, int first, int last) {
-               const int64_t base = K * width * (b * height + first);
-               drawing.band(first, last, {face_index->typed_data() + base, barycentric->typed_data() + 3 * base,
-                                          depth->typed_data() + base, distance->typed_data() + base});
+               const int64_t pixels = (int64_t)width * (last - first + 1), base = K * width * (b * height + first);
+               std::vector<int32_t> count(pixels);
+               const Lists to = {count.data(), face_index->typed_data() + base, barycentric->typed_data() + 3 * base,
+                                 depth->typed_data() + base, distance->typed_data() + base};
+               drawing.band(first, last, to);
+               for (int64_t at = 0; at < pixels; ++at)
+                 for (int64_t k = K * at + count[at]; k < K * (at + 1); ++k) {
+                   to.index[k] = -1, to.depth[k] = 1, to.distance[k] = 0;
+                   for (int j = 0; j < 3; ++j) to.barycentric[3 * k + j] = 0;
+                 }
              });
   return ffi::Error::Success();
 }

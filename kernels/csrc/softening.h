@@ -163,15 +163,18 @@ inline ffi::Error soft_render(ffi::ThreadPool pool, Floats vertices, Ints faces,
              [&](int64_t b, const Drawing& drawing, int first, int last) {
                const int64_t base = (int64_t)width * (b * height + first), count = (int64_t)width * (last - first + 1);
                const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
-               std::vector<float> lists(5 * K * count), chance(K), weight(K), values(K * C);
-               const Lists to = {face_index->typed_data() + K * base, lists.data(), lists.data() + 3 * K * count,
-                                 lists.data() + 4 * K * count};
+               std::vector<float> chance(K), weight(K), values(K * C);
+               std::vector<int32_t> there(count);
+               const std::unique_ptr<float[]> lists(new float[5 * K * count]);
+               const Lists to = {there.data(), face_index->typed_data() + K * base, lists.get(),
+                                 lists.get() + 3 * K * count, lists.get() + 4 * K * count};
                drawing.band(first, last, to);
                for (int64_t at = 0; at < count; ++at) {
-                 const int32_t* index = to.index + K * at;
-                 const Softness s = soften(index, to.depth + K * at, to.distance + K * at, K, sigma_inverse,
+                 int32_t* index = to.index + K * at;
+                 std::fill(index + there[at], index + K, -1);
+                 const Softness s = soften(index, to.depth + K * at, to.distance + K * at, there[at], sigma_inverse,
                                            gamma_inverse, chance.data(), weight.data());
-                 for (int64_t k = 0; k < K && index[k] >= 0; ++k) {
+                 for (int64_t k = 0; k < there[at]; ++k) {
                    const int32_t* corner = drawing.faces + 3 * index[k];
                    const float* share = to.barycentric + 3 * (K * at + k);
                    for (int64_t i = 0; i < C; ++i)
@@ -179,7 +182,7 @@ inline ffi::Error soft_render(ffi::ThreadPool pool, Floats vertices, Ints faces,
                                          share[2] * a.at(b)[C * corner[2] + i];
                  }
                  coverage->typed_data()[base + at] =
-                     blend_pixel(s, K, C, weight.data(), values.data(),
+                     blend_pixel(s, there[at], C, weight.data(), values.data(),
                                  bg.at(b) + C * ((int64_t)first * width + at), image->typed_data() + C * (base + at));
                }
              });
