@@ -141,7 +141,8 @@ def scenes_agree(seeds):
 
 
 def test_both_implementations_keep_the_same_faces(both_implementations):
-    assert scenes_agree(range(60)) > 5000  # the scenes show something
+    # All of one size, so that they are compiled once.
+    assert scenes_agree(range(3, 83, 4)) > 2000  # the scenes show something
 
 
 @pytest.mark.slow

@@ -47,6 +47,9 @@ def soft_blend(
     w^2 / (near far). `fragments.replace(depth=1 - 2 * its_nearness)` gives its picture exactly. The
     silhouette of `sigmoid_alpha_blend` is the coverage.
 
+    Give `rasterize` the blur `blur_for(sigma)`: with a much larger one, fragments too far off to count still
+    set m and fill the K places, and the background shows through.
+
     The softness must be chosen for the size of triangles in the picture: with a sigma of more than about
     1 / 200 of their mean area the picture swells, since every pixel beside a fine mesh is near to many
     triangles. A gamma of the nearness between the front and the back of what is seen lets the back through.
