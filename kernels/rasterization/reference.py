@@ -308,7 +308,7 @@ def rasterize(
     blur: float = 0.0,
 ) -> Fragments:
     """The nearest fragments of every pixel; see `op.rasterize`."""
-    face_index = visible_faces(vertices_clip, faces, size, fragments, blur)
+    face_index = visible_faces(jax.lax.stop_gradient(vertices_clip), faces, size, fragments, blur)
     if fragments == 1 and blur == 0:
         barycentric, depth = surface(vertices_clip, faces, face_index[..., 0])
         distance = signed_distance(vertices_clip, faces, face_index[..., 0])
