@@ -5,5 +5,20 @@ from facefit_kernels.fragments import Fragments
 from facefit_kernels.implementations import available
 from facefit_kernels.interpolation.op import interpolate
 from facefit_kernels.rasterization.op import rasterize
+from facefit_kernels.softening.op import blur_for, soft_blend, soft_render
+from facefit_kernels.texturing.op import mip_level, texture, unwrap
 
-__all__ = ["Fragments", "antialias", "available", "interpolate", "neighbors", "rasterize"]
+__all__ = [
+    "Fragments",
+    "antialias",
+    "available",
+    "blur_for",
+    "interpolate",
+    "mip_level",
+    "neighbors",
+    "rasterize",
+    "soft_blend",
+    "soft_render",
+    "texture",
+    "unwrap",
+]

@@ -11,6 +11,8 @@ _FUNCTIONS = (
     "rasterize",
     "surface_forward",
     "surface_backward",
+    "fragments",
+    "fragments_backward",
     "interpolate",
     "interpolate_forward",
     "interpolate_backward",
@@ -19,6 +21,12 @@ _FUNCTIONS = (
     "blend",
     "blend_forward",
     "blend_backward",
+    "soft_blend",
+    "soft_blend_backward",
+    "soft_render",
+    "soft_render_backward",
+    "texture",
+    "texture_backward",
 )
 
 

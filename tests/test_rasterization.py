@@ -303,10 +303,6 @@ def test_the_same_input_gives_the_same_bits(implementation):
 
 def test_what_is_not_supported_is_refused(implementation):
     vertices, faces = np.zeros((3, 4), np.float32), np.zeros((1, 3), np.int32)
-    with pytest.raises(ValueError, match="fragments must be 1"):
-        rasterize(vertices, faces, (4, 4), fragments=8, implementation=implementation)
-    with pytest.raises(ValueError, match="blur must be 0"):
-        rasterize(vertices, faces, (4, 4), blur=0.5, implementation=implementation)
     with pytest.raises(ValueError, match="vertices_clip must be"):
         rasterize(vertices[:, :3], faces, (4, 4), implementation=implementation)
     with pytest.raises(ValueError, match="implementation must be"):

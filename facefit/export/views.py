@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from facefit_kernels import rasterize
+from facefit_kernels import rasterize, unwrap
 from jaxtyping import Float, Int, UInt8
 
 from facefit.color import srgb_to_linear
@@ -76,14 +76,15 @@ class Surface(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
-def _rasterize(clip, faces, size):
-    fragments = rasterize(clip, faces, size)
+def _rasterize(vertices, faces, matrix, size):
+    fragments = rasterize(clip_coordinates(vertices, matrix, size), faces, size)
     return fragments.face_index[..., 0], fragments.barycentric[..., 0, :]
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
-def _rasterize_camera(vertices, faces, matrix, size):
-    return _rasterize(clip_coordinates(vertices, matrix, size), faces, size)
+def _unwrap(uv, faces, size):
+    fragments = unwrap(uv, faces, size)
+    return fragments.face_index[..., 0], fragments.barycentric[..., 0, :]
 
 
 def draw(
@@ -93,7 +94,7 @@ def draw(
     size: tuple[int, int],
 ) -> Surface:
     """The visible surface of a mesh in the camera frame. Compiled once for each `size` and mesh."""
-    shown = _rasterize_camera(np.asarray(vertices, np.float32), faces, np.asarray(matrix, np.float32), size)
+    shown = _rasterize(np.asarray(vertices, np.float32), faces, np.asarray(matrix, np.float32), size)
     return Surface(*(np.asarray(part) for part in shown))
 
 
@@ -111,11 +112,9 @@ def light_on(
 
 def draw_atlas(uv: Float[np.ndarray, "T 2"], uv_faces: Int[np.ndarray, "F 3"], size: int) -> Surface:
     """The surface that every texel of a square texture shows; row 0 is v = 1, as pictures are stored."""
-    uv = np.asarray(uv, np.float32)
-    flat = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], np.zeros(len(uv)), np.ones(len(uv))], 1).astype(
-        np.float32
+    return Surface(
+        *(np.asarray(part) for part in _unwrap(np.asarray(uv, np.float32), uv_faces, (size, size)))
     )
-    return Surface(*(np.asarray(part) for part in _rasterize(flat, uv_faces, (size, size))))
 
 
 def project(points: Float[np.ndarray, "... 3"], matrix: Float[np.ndarray, "3 3"]) -> np.ndarray:

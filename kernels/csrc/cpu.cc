@@ -1,8 +1,11 @@
 // The library's entry points: what XLA calls by name, each a loop of one of the headers beside this file.
 
 #include "antialiasing.h"
+#include "fragments.h"
 #include "interpolation.h"
 #include "rasterization.h"
+#include "softening.h"
+#include "texturing.h"
 
 using namespace facefit;
 
@@ -16,6 +19,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_surface_backward, surface_backward,
     FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_fragments, fragments,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Floats>()
+                                  .Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_fragments_backward, fragments_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate, interpolate,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_interpolate_forward, interpolate_forward,
@@ -35,3 +44,24 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_blend_backward, blend_backward,
     FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_soft_blend, soft_blend,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
+        .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_blend_backward, soft_blend_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
+                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    facefit_texture, texture,
+    FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Ints>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_texture_backward, texture_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Ints>()
+                                  .Arg<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render, soft_render,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Floats>().Ret<Ints>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render_backward, soft_render_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
+                                  .Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
+                                  .Ret<Floats>().Ret<Floats>());

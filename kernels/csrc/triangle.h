@@ -69,20 +69,26 @@ struct Bounds {
 FACEFIT_BOTH float least(float a, float b, float c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
 FACEFIT_BOTH float most(float a, float b, float c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
 
-FACEFIT_BOTH Bounds bounds(const Vertex& a, const Vertex& b, const Vertex& c, int width, int height) {
+// `blur` widens the bounds of triangles that lie in front of the camera.
+FACEFIT_BOTH Bounds bounds(const Vertex& a, const Vertex& b, const Vertex& c, int width, int height,
+                           float blur = 0.0f) {
   const Bounds nothing = {1, 1, 0, 0};
   // Not finite: nothing is drawn. (Infinity times zero is NaN too.)
   const float zero = (a.x * 0 + a.y * 0 + a.z * 0 + a.w * 0) + (b.x * 0 + b.y * 0 + b.z * 0 + b.w * 0) +
                      (c.x * 0 + c.y * 0 + c.z * 0 + c.w * 0);
   if (!(zero == 0.0f)) return nothing;
   const float w = (float)width, h = (float)height;
+  const bool front = a.w == 1.0f && b.w == 1.0f && c.w == 1.0f;
+  const float reach = front ? blur : 0.0f, low = 0.5f + blur, high = blur - 0.5f;
   if ((a.w <= 0 && b.w <= 0 && c.w <= 0) || (a.z < -a.w && b.z < -b.w && c.z < -c.w) ||
-      (a.z > a.w && b.z > b.w && c.z > c.w) || (a.x < 0 && b.x < 0 && c.x < 0) || (a.y < 0 && b.y < 0 && c.y < 0) ||
-      (a.x > w * a.w && b.x > w * b.w && c.x > w * c.w) || (a.y > h * a.w && b.y > h * b.w && c.y > h * c.w))
+      (a.z > a.w && b.z > b.w && c.z > c.w) ||
+      (a.x < -reach && b.x < -reach && c.x < -reach) || (a.y < -reach && b.y < -reach && c.y < -reach) ||
+      (a.x > w * a.w + reach && b.x > w * b.w + reach && c.x > w * c.w + reach) ||
+      (a.y > h * a.w + reach && b.y > h * b.w + reach && c.y > h * c.w + reach))
     return nothing;
-  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) return {0, 0, (short)(width - 1), (short)(height - 1)};
-  const float x0 = ceilf(least(a.x, b.x, c.x) - 0.5f), x1 = floorf(most(a.x, b.x, c.x) - 0.5f);
-  const float y0 = ceilf(least(a.y, b.y, c.y) - 0.5f), y1 = floorf(most(a.y, b.y, c.y) - 0.5f);
+  if (!front) return {0, 0, (short)(width - 1), (short)(height - 1)};
+  const float x0 = ceilf(least(a.x, b.x, c.x) - low), x1 = floorf(most(a.x, b.x, c.x) + high);
+  const float y0 = ceilf(least(a.y, b.y, c.y) - low), y1 = floorf(most(a.y, b.y, c.y) + high);
   return {(short)(x0 < 0 ? 0 : (x0 > w ? w : x0)), (short)(y0 < 0 ? 0 : (y0 > h ? h : y0)),
           (short)(x1 < -1 ? -1 : (x1 > w - 1 ? w - 1 : x1)), (short)(y1 < -1 ? -1 : (y1 > h - 1 ? h - 1 : y1))};
 }

@@ -55,11 +55,53 @@ def _surface_jvp(primals, tangents):
     )
 
 
+@jax.custom_jvp
+def _fragment_values_of(vertices, faces, face_index, barycentric, depth, distance):
+    return barycentric, depth, distance
+
+
+def _fragments_forward(residuals, operands):
+    # Forward mode in plain JAX: right, and too rarely asked for to be written twice.
+    vertices, faces, face_index = residuals
+    return jax.jvp(lambda v: reference.fragment_surface(v, faces, face_index), (vertices,), operands)[1]
+
+
+def _fragments_transpose(residuals, cotangents):
+    shape = jax.ShapeDtypeStruct(residuals[0].shape, _FLOAT)
+    return (call("fragments_backward", shape, *residuals, *cotangents),)
+
+
+@_fragment_values_of.defjvp
+def _fragment_values_jvp(primals, tangents):
+    return primals[3:], tuple(
+        linear_map(_fragments_forward, _fragments_transpose, primals[:3], (tangents[0],))
+    )
+
+
 def rasterize(
-    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
+    vertices_clip: Float[Array, "V 4"],
+    faces: Int[Array, "F 3"],
+    size: tuple[int, int],
+    fragments: int = 1,
+    blur: float = 0.0,
 ) -> Fragments:
-    """The nearest fragment of every pixel; see `op.rasterize`."""
+    """The nearest fragments of every pixel; see `op.rasterize`."""
     fixed = jax.lax.stop_gradient(vertices_clip)
+    if fragments > 1 or blur > 0:
+        shape = (*size, fragments)
+        face_index, *values = call(
+            "fragments",
+            (
+                jax.ShapeDtypeStruct(shape, jnp.int32),
+                jax.ShapeDtypeStruct((*shape, 3), _FLOAT),
+                jax.ShapeDtypeStruct(shape, _FLOAT),
+                jax.ShapeDtypeStruct(shape, _FLOAT),
+            ),
+            fixed,
+            faces,
+            jnp.asarray(blur, _FLOAT),
+        )
+        return Fragments(face_index, *_fragment_values_of(vertices_clip, faces, face_index, *values))
     face_index, barycentric, depth = call(
         "rasterize",
         (

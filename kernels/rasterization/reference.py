@@ -10,24 +10,23 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from facefit_kernels.fragments import Fragments
+from facefit_kernels.rasterization.blurred import (
+    EDGES,
+    fragment_values,
+    line_distance,
+    reached,
+    rounded,
+    weighted_depth,
+)
 from jaxtyping import Array, Float, Int
 
-_LOWEST = float(jnp.finfo(jnp.float32).min)
 _NO_FACE = 2**31 - 1
 # Triangles are handled in classes by the side of the square window that holds their pixels; each class in
 # chunks of about this many pixels, so that memory is bounded whatever the number of triangles.
 _WINDOWS = (2, 4, 8, 24, 64)
 _CHUNK_PIXELS = 32768
-
-
-def rounded(product: Float[Array, ...]) -> Float[Array, ...]:
-    """`product`, rounded to float32 before it is used: compilers may not fuse it into a multiply-add.
-
-    Coverage and depth must come out bit for bit as in the native kernels. XLA contracts a * b + c where it
-    can; it cannot look through a maximum with the lowest float, which changes no finite value.
-    """
-    return jnp.maximum(product, _LOWEST)
 
 
 def screen_vertices(vertices_clip: Float[Array, "V 4"], size: tuple[int, int]) -> Float[Array, "V 4"]:
@@ -59,42 +58,49 @@ def edge_tie(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> Float[Array,
     return jnp.where(slope_x != 0, slope_x, slope_y)
 
 
-def _covered(
-    corners: Float[Array, "... 3 4"], pixel_x: Float[Array, ...], pixel_y: Float[Array, ...]
+def _counts(
+    corners: Float[Array, "... 3 4"], pixel_x: Float[Array, ...], pixel_y: Float[Array, ...], blur: float
 ) -> tuple[Array, Array]:
-    """Whether each pixel's centre is in its triangle, and the depth there; as in csrc/triangle.h."""
+    """Whether each pixel's centre is in its triangle or nearer to it than `blur`, and the depth there; as in
+    csrc/triangle.h and csrc/blur.h.
+    """
     relative_x = [corners[..., k, 0] - rounded(pixel_x * corners[..., k, 3]) for k in range(3)]
     relative_y = [corners[..., k, 1] - rounded(pixel_y * corners[..., k, 3]) for k in range(3)]
     edge, inside_if_zero = [], []
-    for k in range(3):
-        a, b = (k + 1) % 3, (k + 2) % 3
+    for a, b in EDGES:
         edge.append(rounded(relative_x[a] * relative_y[b]) - rounded(relative_y[a] * relative_x[b]))
         inside_if_zero.append(edge_tie(corners[..., a, :], corners[..., b, :]))
     terms_w = [rounded(edge[k] * corners[..., k, 3]) for k in range(3)]
-    terms_z = [rounded(edge[k] * corners[..., k, 2]) for k in range(3)]
     total = (terms_w[0] + terms_w[1]) + terms_w[2]
-    depth = ((terms_z[0] + terms_z[1]) + terms_z[2]) / total
+    depth = weighted_depth(edge, corners, total)
     positive, negative = total > 0, total < 0
     for k in range(3):
         decisive = jnp.where(edge[k] != 0, edge[k], inside_if_zero[k])
         positive = positive & (decisive > 0)
         negative = negative & (decisive < 0)
-    return (positive | negative) & (depth >= -1) & (depth <= 1), depth
+    covered = (positive | negative) & (depth >= -1) & (depth <= 1)
+    if blur == 0:
+        return covered, depth
+    near, depth_there = reached(corners, relative_x, relative_y, edge, blur)
+    return covered | near, jnp.where(covered, depth, depth_there)
 
 
 def _bounds(
-    corners: Float[Array, "F 3 4"], exists: Array, size: tuple[int, int]
+    corners: Float[Array, "F 3 4"], exists: Array, size: tuple[int, int], blur: float
 ) -> tuple[Array, Array, Array, Array]:
-    """First column, first row, columns and rows of the pixels a triangle may cover; zero columns where it has
-    none.
+    """First column, first row, columns and rows of the pixels a triangle may cover or reach; zero columns
+    where it has none.
     """
     height, width = size
     first, last = [], []
     in_front = jnp.all(corners[..., 3] == 1, axis=-1)
+    # Rounded as in csrc/triangle.h.
+    low_side, high_side = np.float32(0.5) + np.float32(blur), np.float32(blur) - np.float32(0.5)
+    reach = jnp.where(in_front, np.float32(blur), 0.0)[..., None]
     for axis, count in ((0, width), (1, height)):
         low, high = jnp.min(corners[..., axis], axis=-1), jnp.max(corners[..., axis], axis=-1)
-        low = jnp.where(in_front, jnp.ceil(low - 0.5), 0.0)
-        high = jnp.where(in_front, jnp.floor(high - 0.5), float(count))
+        low = jnp.where(in_front, jnp.ceil(low - low_side), 0.0)
+        high = jnp.where(in_front, jnp.floor(high + high_side), float(count))
         first.append(jnp.clip(low, 0, count).astype(jnp.int32))
         last.append(jnp.clip(high, -1, count - 1).astype(jnp.int32))
     w, z = corners[..., 3], corners[..., 2]
@@ -103,10 +109,10 @@ def _bounds(
         jnp.all(w <= 0, -1)
         | jnp.all(z < -w, -1)
         | jnp.all(z > w, -1)
-        | jnp.all(x < 0, -1)
-        | jnp.all(y < 0, -1)
-        | jnp.all(x > width * w, -1)
-        | jnp.all(y > height * w, -1)
+        | jnp.all(x < -reach, -1)
+        | jnp.all(y < -reach, -1)
+        | jnp.all(x > rounded(width * w) + reach, -1)
+        | jnp.all(y > rounded(height * w) + reach, -1)
     )
     drawn = exists & ~outside & jnp.all(jnp.isfinite(corners), axis=(-1, -2))
     columns = jnp.where(~drawn, 0, jnp.maximum(last[0] - first[0] + 1, 0))
@@ -114,26 +120,32 @@ def _bounds(
     return first[0], first[1], jnp.where(rows > 0, columns, 0), rows
 
 
-@functools.partial(
-    jax.jit, static_argnames="size"
-)  # its loops would be compiled anew at every call outside `jit`
+# Its loops would be compiled anew at every call outside `jit`.
+@functools.partial(jax.jit, static_argnames=("size", "fragments", "blur"))
 def visible_faces(
-    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
-) -> Int[Array, "H W"]:
-    """The nearest face of every pixel, -1 where there is none; among equal depths the lowest index.
+    vertices_clip: Float[Array, "V 4"],
+    faces: Int[Array, "F 3"],
+    size: tuple[int, int],
+    fragments: int = 1,
+    blur: float = 0.0,
+) -> Int[Array, "H W K"]:
+    """The nearest `fragments` faces of every pixel, -1 where there are no more; of equal depths the lower
+    index first.
 
     Triangles are sorted by window size and written in chunks by a scatter-minimum; how many chunks a class
     has is found at run time, so there is no capacity that could overflow. Triangles wider than the largest
-    window, or that cross the camera's plane, are drawn one at a time over the whole picture.
+    window, or that cross the camera's plane, are drawn one at a time over the whole picture. Several
+    fragments are found one after the other, each behind the last (depth peeling, Everitt 2001), so that
+    memory is one layer's.
     """
     height, width = size
     count = faces.shape[0]
     if count == 0 or vertices_clip.shape[0] == 0 or height == 0 or width == 0:
-        return jnp.full(size, -1, jnp.int32)
+        return jnp.full((*size, fragments), -1, jnp.int32)
     vertices = jax.lax.stop_gradient(screen_vertices(vertices_clip, size))
     corners = vertices[faces]
     exists = jnp.all((faces >= 0) & (faces < vertices_clip.shape[0]), axis=-1)
-    column, row, columns, rows = _bounds(corners, exists, size)
+    column, row, columns, rows = _bounds(corners, exists, size, blur)
     side = jnp.maximum(columns, rows)
     classes = sum((side > window).astype(jnp.int32) for window in _WINDOWS)
     classes = jnp.where(columns > 0, classes, len(_WINDOWS) + 1)
@@ -141,7 +153,13 @@ def visible_faces(
     # The number of triangles in all classes before each.
     starts = jnp.sum(classes[:, None] < jnp.arange(len(_WINDOWS) + 2), axis=0).astype(jnp.int32)
 
-    def write_windows(state, window: int, start, stop):
+    def behind(layer, pixel, depth, face):
+        if layer is None:
+            return True
+        depths, last = (values.at[pixel].get(mode="clip") for values in layer)
+        return (depth > depths) | ((depth == depths) & (face > last))
+
+    def write_windows(state, layer, window: int, start, stop):
         chunk = min(max(_CHUNK_PIXELS // window**2, 1), count)
         shift = jnp.arange(window, dtype=jnp.int32)
 
@@ -151,8 +169,9 @@ def visible_faces(
             face = order[jnp.minimum(slot, count - 1)]
             x = column[face][:, None, None] + shift[None, None, :]
             y = row[face][:, None, None] + shift[None, :, None]
-            covered, depth = _covered(corners[face][:, None, None], x + 0.5, y + 0.5)
+            covered, depth = _counts(corners[face][:, None, None], x + 0.5, y + 0.5, blur)
             covered = covered & (slot < stop)[:, None, None] & (x < width) & (y < height)
+            covered = covered & behind(layer, y * width + x, depth, face[:, None, None])
             pixel = jnp.where(covered, y * width + x, height * width).reshape(-1)
             face = jnp.broadcast_to(face[:, None, None], covered.shape).reshape(-1)
             depth = jnp.where(covered, depth, jnp.inf).reshape(-1)
@@ -164,31 +183,45 @@ def visible_faces(
 
         return jax.lax.while_loop(lambda carry: carry[0] < stop, body, (start, *state))[1:]
 
-    def write_whole(state, start, stop):
+    def write_whole(state, layer, start, stop):
         x = jnp.arange(width, dtype=jnp.float32)[None, :] + 0.5
         y = jnp.arange(height, dtype=jnp.float32)[:, None] + 0.5
 
         def body(carry):
             slot, depths, nearest = carry
             face = order[slot]
-            covered, depth = _covered(corners[face], x, y)
+            covered, depth = _counts(corners[face], x, y, blur)
             # Same limits as the windows: rounding may put a pixel outside them on the inner side of a tiny
             # edge.
             covered = covered & (x > column[face]) & (x < column[face] + columns[face])
             covered = (covered & (y > row[face]) & (y < row[face] + rows[face])).reshape(-1)
             depth = depth.reshape(-1)
+            covered = covered & behind(layer, jnp.arange(height * width), depth, face)
             nearer = covered & ((depth < depths) | ((depth == depths) & (face < nearest)))
             return slot + 1, jnp.where(nearer, depth, depths), jnp.where(nearer, face, nearest)
 
         return jax.lax.while_loop(lambda carry: carry[0] < stop, body, (start, *state))[1:]
 
-    state = (jnp.full(height * width, jnp.inf, jnp.float32), jnp.full(height * width, _NO_FACE, jnp.int32))
-    for k, window in enumerate(_WINDOWS):
-        if k > 0 and _WINDOWS[k - 1] >= max(size):
-            continue  # no triangle covers more than the whole picture: nothing to compile
-        state = write_windows(state, window, starts[k], starts[k + 1])
-    _, nearest = write_whole(state, starts[len(_WINDOWS)], starts[len(_WINDOWS) + 1])
-    return jnp.where(nearest == _NO_FACE, -1, nearest).reshape(size)
+    def nearest_layer(layer, _=None):
+        state = (
+            jnp.full(height * width, jnp.inf, jnp.float32),
+            jnp.full(height * width, _NO_FACE, jnp.int32),
+        )
+        for k, window in enumerate(_WINDOWS):
+            if k > 0 and _WINDOWS[k - 1] >= max(size):
+                continue  # no triangle covers more than the whole picture: nothing to compile
+            state = write_windows(state, layer, window, starts[k], starts[k + 1])
+        state = write_whole(state, layer, starts[len(_WINDOWS)], starts[len(_WINDOWS) + 1])
+        return state, state[1]
+
+    if fragments == 1:
+        _, nearest = nearest_layer(None)
+        nearest = nearest[:, None]
+    else:
+        before = (jnp.full(height * width, -jnp.inf, jnp.float32), jnp.full(height * width, -1, jnp.int32))
+        _, nearest = jax.lax.scan(nearest_layer, before, length=fragments)
+        nearest = nearest.T
+    return jnp.where(nearest == _NO_FACE, -1, nearest).reshape(*size, fragments)
 
 
 def pixel_centers(size: tuple[int, int]) -> tuple[Float[Array, "H W"], Float[Array, "H W"]]:
@@ -201,14 +234,14 @@ def pixel_centers(size: tuple[int, int]) -> tuple[Float[Array, "H W"], Float[Arr
 
 
 def _relative_corners(
-    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W"]
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W ..."]
 ) -> tuple[list, list, Array]:
     """Corners of each pixel's triangle, in homogeneous pixels about the pixel's centre: x - px w and y - py
     w.
     """
-    size = face_index.shape
+    size = face_index.shape[:2]
     corners = vertices_clip[faces[jnp.maximum(face_index, 0)]]
-    x, y = pixel_centers(size)
+    x, y = (c.reshape(*size, *(1,) * (face_index.ndim - 2)) for c in pixel_centers(size))
     half_x, half_y = 0.5 * size[1], 0.5 * size[0]
     relative_x = [half_x * corners[..., k, 0] + (half_x - x) * corners[..., k, 3] for k in range(3)]
     relative_y = [half_y * corners[..., k, 1] + (half_y - y) * corners[..., k, 3] for k in range(3)]
@@ -227,7 +260,7 @@ def surface(
     relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
     hit = face_index >= 0
     edge = jnp.stack(
-        [relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b] for a, b in ((1, 2), (2, 0), (0, 1))],
+        [relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b] for a, b in EDGES],
         axis=-1,
     )
     total = jnp.sum(edge, axis=-1)
@@ -252,28 +285,32 @@ def signed_distance(
     if faces.shape[0] == 0 or vertices_clip.shape[0] == 0:
         return jnp.zeros(face_index.shape)
     relative_x, relative_y, corners = _relative_corners(vertices_clip, faces, face_index)
-    hit = face_index >= 0
-    w = [corners[..., k, 3] for k in range(3)]
-    distances = []
-    for a, b in ((1, 2), (2, 0), (0, 1)):
-        edge = relative_x[a] * relative_y[b] - relative_y[a] * relative_x[b]
-        normal_x = relative_y[a] * w[b] - w[a] * relative_y[b]
-        normal_y = w[a] * relative_x[b] - relative_x[a] * w[b]
-        squared = normal_x**2 + normal_y**2
-        distances.append(jnp.abs(edge) / jnp.sqrt(jnp.where(hit & (squared > 0), squared, 1.0)))
-    return jnp.where(hit, jnp.minimum(jnp.minimum(distances[0], distances[1]), distances[2]), 0.0)
+    return line_distance(relative_x, relative_y, [corners[..., k, 3] for k in range(3)], face_index >= 0)
+
+
+@jax.jit
+def fragment_surface(
+    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], face_index: Int[Array, "H W K"]
+) -> tuple[Float[Array, "H W K 3"], Float[Array, "H W K"], Float[Array, "H W K"]]:
+    """Barycentric coordinates, z_ndc and signed distance of fragments that may lie outside their triangles,
+    differentiable in the vertices.
+    """
+    if faces.shape[0] == 0 or vertices_clip.shape[0] == 0:
+        return jnp.zeros((*face_index.shape, 3)), jnp.ones(face_index.shape), jnp.zeros(face_index.shape)
+    return fragment_values(*_relative_corners(vertices_clip, faces, face_index), face_index >= 0)
 
 
 def rasterize(
-    vertices_clip: Float[Array, "V 4"], faces: Int[Array, "F 3"], size: tuple[int, int]
+    vertices_clip: Float[Array, "V 4"],
+    faces: Int[Array, "F 3"],
+    size: tuple[int, int],
+    fragments: int = 1,
+    blur: float = 0.0,
 ) -> Fragments:
-    """The nearest fragment of every pixel; see `op.rasterize`."""
-    face_index = visible_faces(vertices_clip, faces, size)
-    barycentric, depth = surface(vertices_clip, faces, face_index)
-    distance = signed_distance(vertices_clip, faces, face_index)
-    return Fragments(
-        face_index=face_index[..., None],
-        barycentric=barycentric[..., None, :],
-        depth=depth[..., None],
-        signed_distance=distance[..., None],
-    )
+    """The nearest fragments of every pixel; see `op.rasterize`."""
+    face_index = visible_faces(jax.lax.stop_gradient(vertices_clip), faces, size, fragments, blur)
+    if fragments == 1 and blur == 0:
+        barycentric, depth = surface(vertices_clip, faces, face_index[..., 0])
+        distance = signed_distance(vertices_clip, faces, face_index[..., 0])
+        return Fragments(face_index, barycentric[..., None, :], depth[..., None], distance[..., None])
+    return Fragments(face_index, *fragment_surface(vertices_clip, faces, face_index))
