@@ -29,6 +29,10 @@ TURNS = ((0, 0), (0, -14), (0, 12), (-22, 0), (22, 0), (-42, 3), (42, 3))
 MIN_FACING = 0.3  # cosine between surface and line of sight below which a hit says little about the place
 IDENTITY_SPREAD, ALBEDO_SPREAD = 0.8, 0.7  # of the faces shown, in standard deviations
 OUTER_EYES = (36, 45)
+# Points on the inner edge of the lower lip, and the one on its outer edge below each; how much of the outer
+# point's way with the jaw the inner one goes at least.
+LOWER_LIP = {95: 146, 88: 91, 178: 181, 87: 84, 14: 17, 317: 314, 402: 405, 318: 321, 324: 375}
+LIP_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,33 @@ def aggregate(model: FaceModel, seen: Sightings) -> SurfacePoints:
         plain = closest_points(median[missing], mean, faces[skin])
         for field, value in zip(found, plain, strict=True):
             field[missing] = value
-    return SurfacePoints(skin[found.face].astype(np.int32), found.barycentric.astype(np.float32))
+    face, barycentric = skin[found.face].astype(np.int32), found.barycentric.astype(np.float32)
+    return on_the_lower_lip(model, SurfacePoints(face, barycentric))
+
+
+def on_the_lower_lip(model: FaceModel, points: SurfacePoints) -> SurfacePoints:
+    """Puts the inner edge of the lower lip where it moves with the jaw.
+
+    On closed lips the network's lower edge falls upon the upper lip half of the time, and would stay there
+    when the mouth opens. A model without an expression called jawOpen is left as it is.
+    """
+    if "jawOpen" not in model.expression_names:
+        return points
+    opened = np.asarray(model.expression_basis)[model.expression_names.index("jawOpen")]
+    faces, mean = np.asarray(model.faces), np.asarray(model.mean, np.float64)
+    inside = np.maximum(np.asarray(model.regions["inner"]), np.asarray(model.regions["eyes"]))
+    skin = inside[faces].max(1) < 0.5
+    drop = -opened[faces][..., 1].max(1)  # of the corner that moves least
+    face, barycentric = np.array(points.face), np.array(points.barycentric)
+    for inner, outer in LOWER_LIP.items():
+        fall = -opened[faces[face[outer]]][..., 1].mean()
+        allowed = np.flatnonzero(skin & (drop > LIP_SHARE * fall))
+        if fall <= 0 or drop[face[inner]] > LIP_SHARE * fall or not len(allowed):
+            continue
+        place = barycentric[inner] @ mean[faces[face[inner]]]
+        found = closest_points(place[None], mean, faces[allowed])
+        face[inner], barycentric[inner] = allowed[found.face[0]], found.barycentric[0]
+    return SurfacePoints(face.astype(np.int32), barycentric.astype(np.float32))
 
 
 def near_side(seen: Sightings) -> np.ndarray:

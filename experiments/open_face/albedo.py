@@ -208,7 +208,7 @@ def build_albedo(
     mean = mean * (1 + 0.55 * flush * blood) * (1 - 0.07 * under_eye) * (1 - 0.06 * socket)
     lip_color = skin_mean * np.array([0.80, 0.55, 0.60])
     brow_color, scalp_color = skin_mean * 0.32, np.array([0.100, 0.076, 0.060])
-    inner_color, sclera = np.array([0.15, 0.05, 0.045]), np.array([0.58, 0.55, 0.52])
+    inner_color, sclera = np.array([0.15, 0.05, 0.045]), np.array([0.36, 0.34, 0.32])
     mean += r["lips"] * (lip_color - mean)
     mean += 0.78 * r["brows"] * (brow_color - mean)
     mean += r["scalp"] * (scalp_color - mean)
@@ -229,8 +229,9 @@ def build_albedo(
     def add(name: str, where: np.ndarray, color: np.ndarray | float) -> None:
         components.append((name, where * np.broadcast_to(np.asarray(color, float), (3,))))
 
-    # Proportional to the local colour, so that lips, brows and shadows of a dark face stay above black.
-    tone = outer * (1 - r["scalp"]) * (1 - 0.2 * r["lips"]) * (1 - 0.4 * r["brows"])
+    # Proportional to the local colour, so that lips, brows and shadows of a dark face stay above black; hair
+    # goes part of the way.
+    tone = outer * (1 - 0.4 * r["scalp"])
     add("skin lightness", tone * mean / skin_mean, axes[0])
     add("blood", tone * mean / skin_mean, axes[1])
     add("lip redness", r["lips"], lip_color * np.array([0.06, -0.10, -0.08]))

@@ -185,7 +185,8 @@ class _Rows:
         away = away + self.fitting.drift.modes[index, :2] @ drift
         difference = (away[:, 0] - away[:, 1]) / self.settings.aperture_sigma
         weight = jnp.sqrt(self.fixed.aperture_weight)[:, None]
-        return weight * geman_mcclure(difference, self.settings.landmark_outlier)
+        # A wide-open start is many of these narrow deviations away from a closed mouth, and no outlier.
+        return weight * geman_mcclure(difference, 5.0 * self.settings.landmark_outlier)
 
     def priors(self, log_focal, view: View) -> dict[str, Array]:
         settings, seen = self.settings, self.seen
