@@ -19,3 +19,11 @@ def linear_to_srgb(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     # The floor keeps the unused branch's derivative finite at zero.
     high = 1.055 * jnp.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
     return jnp.where(linear <= 0.0031308, 12.92 * linear, high)
+
+
+def linear_to_srgb_unclipped(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """As `linear_to_srgb`, but its two pieces go on beyond [0, 1]: an over-exposed rendering keeps a gradient
+    that leads it back.
+    """
+    high = 1.055 * jnp.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
+    return jnp.where(linear <= 0.0031308, 12.92 * linear, high)

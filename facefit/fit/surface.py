@@ -7,6 +7,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from facefit.energy.regions import photometric_weight, region, visible
 from facefit.model import FaceModel, SurfacePoints, at_points, crop
 from facefit.model.drift import LandmarkDrift, landmark_drift
 
@@ -73,10 +74,6 @@ class FittingSurface:
     photometric: Float[Array, " V"]
 
 
-def _region(model: FaceModel, name: str) -> np.ndarray:
-    return np.asarray(model.regions.get(name, np.zeros(model.mean.shape[0], np.float32)))
-
-
 def _both(model: FaceModel) -> SurfacePoints:
     """The 468 and then the 68 landmarks."""
     dense, sparse = model.landmarks468, model.landmarks68
@@ -87,21 +84,16 @@ def _both(model: FaceModel) -> SurfacePoints:
 
 def fitting_surface(model: FaceModel) -> FittingSurface:
     """Selects what fitting needs of a model."""
-    hidden = np.maximum(_region(model, "inner"), _region(model, "hidden"))
-    part = crop(model, hidden < 0.5)
+    part = crop(model, visible(model))
     # On the uncut model: some lie on triangles that hide inside the mouth or behind the eyelids.
     landmarks = point_basis(at_points(model, _both(model)))
     if part.landmark_offset468 is not None:
         landmarks = landmarks.replace(mean=landmarks.mean.at[:468].add(part.landmark_offset468))
-    outside = np.max([_region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
+    outside = np.max([region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
     used = np.zeros(part.mean.shape[0], bool)
     used[np.asarray(part.faces).ravel()] = True
-    face = np.flatnonzero((_region(part, "skin") > 0.5) & (outside < 0.5) & used)
+    face = np.flatnonzero((region(part, "skin") > 0.5) & (outside < 0.5) & used)
     outline = face[np.unique(np.linspace(0, len(face) - 1, min(_CANDIDATES, len(face))).astype(int))]
-    photometric = np.clip(_region(part, "skin") + _region(part, "lips"), 0, 1)
-    for name in ("neck", "ears", "scalp", "eyes"):
-        photometric = photometric * (1.0 - _region(part, name))
-    photometric = photometric * (1.0 - 0.5 * _region(part, "brows"))
     return FittingSurface(
         surface=part,
         points=point_basis(part),
@@ -111,5 +103,5 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
         drift=landmark_drift(),
         scatter468=part.landmark_sigma468,
         outline=jnp.asarray(outline, jnp.int32),
-        photometric=jnp.asarray(photometric, jnp.float32),
+        photometric=jnp.asarray(photometric_weight(part), jnp.float32),
     )

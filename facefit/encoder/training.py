@@ -1,0 +1,171 @@
+"""One step of training: predict, draw, compare, and move the parameters; on one device or on many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from facefit.encoder.batch import Batch
+from facefit.encoder.coefficients import Coefficients, coefficients
+from facefit.encoder.losses import (
+    Drawn,
+    Weights,
+    draw,
+    drawn_terms,
+    project_landmarks,
+    supervised_terms,
+    weak_terms,
+    weigh,
+)
+from facefit.encoder.networks import Encoder
+from facefit.encoder.surface import EncoderSurface
+
+AXIS = "data"
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a step changes.
+
+    Attributes:
+        step: how many were made, ().
+        parameters: of the network.
+        statistics: running means and variances of its normalisation.
+        optimizer: optax's state.
+    """
+
+    step: Int[Array, ""]
+    parameters: nnx.State
+    statistics: nnx.State
+    optimizer: optax.OptState
+
+
+@struct.dataclass
+class Report:
+    """What a step tells: its terms before weighing, their weighed sum, the norm of the gradient before it was
+    clipped, and whether all of it was finite. A step that was not has changed nothing.
+    """
+
+    terms: dict[str, Float[Array, ""]]
+    total: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+def optimizer(schedule: optax.Schedule | float, clip: float = 1.0) -> optax.GradientTransformation:
+    """Adam with the gradient's global norm clipped (Deng et al. clip nothing; rendering now and then yields a
+    gradient a hundred times as long as usual).
+    """
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
+
+
+def split(encoder: Encoder) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """The network as structure, parameters and statistics."""
+    return nnx.split(encoder, nnx.Param, ...)
+
+
+def start_state(encoder: Encoder, adam: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    _, parameters, statistics = split(encoder)
+    return TrainState(jnp.zeros((), jnp.int32), parameters, statistics, adam.init(parameters))
+
+
+def devices_mesh() -> Mesh:
+    """All devices of all processes in a row: photographs are spread over them."""
+    return Mesh(np.asarray(jax.devices()), (AXIS,))
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's share of a batch, on its devices; the first axis is spread, and must be divisible."""
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread, np.asarray(leaf)), batch)
+
+
+def place_state(state, mesh: Mesh):
+    """The same values on every device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere), state)
+
+
+def draw_batch(surface: EncoderSurface, found: Coefficients, size: int, mesh: Mesh | None) -> Drawn:
+    """Draws a batch, each device its own photographs.
+
+    The kernels are foreign calls, which XLA cannot divide among devices by itself: it would gather the batch
+    and draw all of it on each.
+    """
+    together = jax.vmap(draw, in_axes=(None, 0, None))
+    if mesh is None or mesh.size == 1:
+        return together(surface, found, size)
+    spread = PartitionSpec(AXIS)
+    shared = jax.shard_map(
+        lambda surface, found: together(surface, found, size),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), spread),
+        out_specs=spread,
+        check_vma=False,
+    )
+    return shared(surface, found)
+
+
+def make_step(
+    graph: nnx.GraphDef,
+    adam: optax.GradientTransformation,
+    size: int,
+    rendering: bool,
+    mesh: Mesh | None = None,
+    identity_feature: Callable | None = None,
+) -> Callable[[TrainState, EncoderSurface, Weights, Batch], tuple[TrainState, Report]]:
+    """The compiled step.
+
+    Args:
+        graph: the network's structure, from `split`.
+        adam: see `optimizer`.
+        size: side of the crops, pixels.
+        rendering: whether the terms that compare pictures take part; without them a step is much cheaper.
+        mesh: devices to draw on; None is one.
+        identity_feature: see `drawn_terms`.
+    """
+
+    def loss(parameters, statistics, surface: EncoderSurface, weights: Weights, batch: Batch):
+        encoder = nnx.merge(graph, parameters, statistics, copy=True)
+        outputs, _ = encoder(batch.image, train=True)
+        found = coefficients(outputs, surface.start)
+        terms = weak_terms(surface, found, batch, size) | supervised_terms(surface, found, batch)
+        if rendering:
+            drawn = draw_batch(surface, found, size, mesh)
+            projected = project_landmarks(surface, found, size)
+            terms |= drawn_terms(drawn, batch, projected, identity_feature)
+        return weigh(terms, weights), (terms, split(encoder)[2])
+
+    def step(state: TrainState, surface: EncoderSurface, weights: Weights, batch: Batch):
+        (total, (terms, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.parameters, state.statistics, surface, weights, batch
+        )
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        updates, moments = adam.update(gradient, state.optimizer, state.parameters)
+        new = TrainState(
+            state.step + 1, optax.apply_updates(state.parameters, updates), statistics, moments
+        )
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        return kept, Report(terms, total, norm, finite)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_predict(graph: nnx.GraphDef) -> Callable[[TrainState, EncoderSurface, Array], Coefficients]:
+    """The compiled forward pass with the running statistics: (state, surface, images) -> coefficients."""
+
+    @jax.jit
+    def predict(state: TrainState, surface: EncoderSurface, image: Float[Array, "B P P 3"]) -> Coefficients:
+        outputs, _ = nnx.merge(graph, state.parameters, state.statistics)(image, train=False)
+        return coefficients(outputs, surface.start)
+
+    return predict
