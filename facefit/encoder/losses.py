@@ -20,8 +20,8 @@ from facefit.energy.priors import coefficient_loss, exposure_loss, light_color_l
 from facefit.model import albedo, vertices
 from facefit.render import directions_to_camera, project, render, shade, to_camera, vertex_normals
 
-# Standard deviation of a camera's exposure, natural logarithm: what portraits of unknown cameras need. Fitting
-# is stricter, since it has to find the light from nothing.
+# Standard deviation of a camera's exposure, natural logarithm: what portraits of unknown cameras need.
+# Fitting is stricter, since it has to find the light from nothing.
 EXPOSURE_LOG_SIGMA = 0.25
 
 

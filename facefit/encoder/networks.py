@@ -308,7 +308,7 @@ def make_encoder(
 
 
 def make_confidence_network(encoder: Encoder, seed: int) -> ConfidenceNetwork:
-    """An untrained C-Net for an encoder: the paper's widths for ResNet-50, a quarter for the small network."""
+    """An untrained C-Net for an encoder: the paper's widths for ResNet-50, a quarter for the small one."""
     backbone = encoder.backbone
     identity = encoder.heads["identity"].out_features
     large = isinstance(backbone, ResNet50)

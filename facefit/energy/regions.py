@@ -1,4 +1,4 @@
-"""Which part of a model a photograph shows and how much its colours can be trusted: for fitting and training."""
+"""Which part of a model a photograph shows, and how much its colours can be trusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def photometric_weight(model: FaceModel) -> Float[np.ndarray, " V"]:
 
 
 def face(model: FaceModel) -> Bool[np.ndarray, " V"]:
-    """The vertices of the face proper: skin, lips, brows and eyelids, without ears, neck, scalp and eyeballs."""
-    outside = np.max([region(model, name) for name in ("ears", "neck", "scalp", "eyes", "inner", "hidden")], 0)
+    """The vertices of the face proper: skin, lips and brows, without ears, neck, scalp and eyeballs."""
+    apart = ("ears", "neck", "scalp", "eyes", "inner", "hidden")
+    outside = np.max([region(model, name) for name in apart], 0)
     inside = np.max([region(model, name) for name in ("skin", "lips", "brows")], 0)
     return (inside > 0.5) & (outside < 0.5)
