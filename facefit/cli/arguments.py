@@ -47,6 +47,35 @@ class Fit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Synth:
+    """Make a data set of synthetic photographs for training the encoder. Started again, it goes on.
+
+    Attributes:
+        output: folder for the data set; made where it is missing.
+        count: how many photographs.
+        seed: of everything random; the same seed gives the same data.
+        model: name of an installed model (`facefit models list`) or a model file.
+        size: side of the crops, pixels.
+        per_person: photographs of every person.
+        workers: processes at work.
+    """
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DATA")]
+    count: Annotated[int, tyro.conf.arg(metavar="N")]
+    seed: int = 0
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "open"
+    size: Annotated[int, tyro.conf.arg(metavar="PX")] = 192
+    per_person: int = 3
+    workers: int = 1
+
+    def run(self) -> int:
+        """Makes the data set."""
+        from facefit.cli.synth import run
+
+        return run(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Doctor:
     """Say what works on this machine, and how to get the rest."""
 
@@ -121,12 +150,13 @@ class Models:
 
 Command = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Synth, tyro.conf.subcommand("synth")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Fit | Doctor | Models:
+def parse(arguments: Sequence[str] | None = None) -> Fit | Synth | Doctor | Models:
     """The command in `arguments` (default: the process's own).
 
     Raises:

@@ -1,0 +1,114 @@
+"""Makes a data set of synthetic photographs: several of every random person, resumable, on all cores."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from facefit import cache
+from facefit.encoder import dataset
+from facefit.errors import InputError
+from facefit.model.store import find_model
+from facefit.photo.face_crop import CROP_FOCAL, NETWORK_SHARE
+from facefit.synthesis import prepare_head, random_photo
+
+_PART = 60  # samples kept at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class SynthesisSettings:
+    """What the data are; the same settings give the same data.
+
+    Attributes:
+        count: photographs. per_person: how many of every person. seed: of everything random.
+        model: name or path of the face model. size: side of the crops, pixels.
+    """
+
+    count: int
+    seed: int = 0
+    model: str = "open"
+    size: int = 192
+    per_person: int = 3
+
+
+def synthesize(
+    folder: Path, settings: SynthesisSettings, workers: int = 1, show: Callable[[str, float], None] = lambda *_: None
+) -> int:
+    """Makes the data set in `folder`, or goes on with it. Returns the number of photographs made now.
+
+    Raises:
+        InputError: a setting out of range, an unknown model, or the folder is taken (see `dataset.begin`).
+    """
+    for name, least in (("count", 1), ("per_person", 1), ("size", 64), ("seed", 0)):
+        if getattr(settings, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}.")
+    model = find_model(settings.model)
+    if not dataset.begin(folder, dataclasses.asdict(settings)):
+        return 0
+    parts = range(0, settings.count, _PART)
+    missing = [first for first in parts if dataset.read_part(folder, f"{first:06d}") is None]
+    made, before = 0, settings.count - sum(min(_PART, settings.count - first) for first in missing)
+    for count in _work(folder, settings, missing, workers):
+        made += count
+        show(f"making {settings.count} synthetic photographs", (before + made) / settings.count)
+    read = [dataset.read_part(folder, f"{first:06d}") for first in parts]
+    arrays = {name: np.concatenate([part[name] for part in read]) for name in read[0]}
+    facts = {
+        "kind": "synthetic",
+        "size": settings.size,
+        "model": model.name,
+        "coefficients": {
+            "identity": len(model.identity_basis),
+            "expression": len(model.expression_basis),
+            "albedo": len(model.albedo_basis),
+        },
+        "crop_focal_px": CROP_FOCAL * NETWORK_SHARE * settings.size,
+    }
+    dataset.finish(folder, facts, arrays)
+    return made
+
+
+def _work(folder: Path, settings: SynthesisSettings, missing: list[int], workers: int) -> Iterator[int]:
+    task = functools.partial(_make_part, folder, settings)
+    if workers < 2 or len(missing) < 2:
+        yield from map(task, missing)
+        return
+    # Spawned, as a fork of a process that runs JAX's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
+        yield from pool.map(task, missing)
+
+
+@functools.lru_cache(maxsize=1)
+def _head(model: str):
+    cache.enable()
+    return prepare_head(find_model(model))
+
+
+def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> int:
+    """Makes `_PART` photographs from number `first` on; returns how many."""
+    head = _head(settings.model)
+    rows = []
+    for index in range(first, min(first + _PART, settings.count)):
+        person, picture = divmod(index, settings.per_person)
+        photo = random_photo(head, (settings.seed, person), (picture,), settings.size)
+        dataset.write_sample(folder, index, photo.image, photo.skin)
+        rows.append(
+            {
+                "landmarks": photo.landmarks,
+                "landmark_weight": np.ones(68, np.float32),
+                "subject": np.int32(person),
+                "split": np.int8(dataset.split_of(person)),
+                "source": np.array(f"seed {settings.seed} person {person} picture {picture}", "U64"),
+                "focal": np.float32(photo.truth.focal),
+            }
+            | {name: getattr(photo.truth, name) for name in dataset.TRUTH[:-1]}
+        )
+    dataset.write_part(folder, f"{first:06d}", {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    return len(rows)

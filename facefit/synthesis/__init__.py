@@ -1,0 +1,6 @@
+"""Synthetic photographs of faces of a model, drawn by our renderer, with everything about them known."""
+
+from facefit.synthesis.rendering import Head, prepare_head
+from facefit.synthesis.sample import SyntheticPhoto, Truth, random_photo
+
+__all__ = ["Head", "SyntheticPhoto", "Truth", "prepare_head", "random_photo"]
