@@ -304,18 +304,14 @@ def make_encoder(
 ) -> Encoder:
     """An untrained encoder for a model's coefficients."""
     counts = tuple(len(basis) for basis in (model.identity_basis, model.expression_basis, model.albedo_basis))
-    return Encoder(counts, nnx.Rngs(seed), backbone, size, dtype)
+    # As one program: parameter by parameter it would compile for half a minute.
+    return nnx.jit(lambda: Encoder(counts, nnx.Rngs(seed), backbone, size, dtype))()
 
 
 def make_confidence_network(encoder: Encoder, seed: int) -> ConfidenceNetwork:
     """An untrained C-Net for an encoder: the paper's widths for ResNet-50, a quarter for the small one."""
     backbone = encoder.backbone
     identity = encoder.heads["identity"].out_features
-    large = isinstance(backbone, ResNet50)
-    return ConfidenceNetwork(
-        identity,
-        backbone.shallow_channels,
-        backbone.features,
-        nnx.Rngs(seed),
-        *((256, 512) if large else (64, 128)),
-    )
+    widths = (256, 512) if isinstance(backbone, ResNet50) else (64, 128)
+    channels, features = backbone.shallow_channels, backbone.features
+    return nnx.jit(lambda: ConfidenceNetwork(identity, channels, features, nnx.Rngs(seed), *widths))()
