@@ -56,7 +56,7 @@ class Config:
     batch: int = 16
     steps: int = 6000
     landmark_steps: int = 3500
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     decay: str = "cosine"
     warm_up: int = 100
     clip: float = 5.0

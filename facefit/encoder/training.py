@@ -28,6 +28,7 @@ from facefit.encoder.networks import Encoder
 from facefit.encoder.surface import EncoderSurface
 
 AXIS = "data"
+AVERAGED = 300.0  # steps
 
 
 @struct.dataclass
@@ -37,12 +38,15 @@ class TrainState:
     Attributes:
         step: how many were made, ().
         parameters: of the network.
+        average: of the parameters over the last steps, which is what is evaluated and exported: it is better
+            than the parameters themselves as long as the learning rate is high.
         statistics: running means and variances of its normalisation.
         optimizer: optax's state.
     """
 
     step: Int[Array, ""]
     parameters: nnx.State
+    average: nnx.State
     statistics: nnx.State
     optimizer: optax.OptState
 
@@ -74,7 +78,16 @@ def split(encoder: Encoder) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 def start_state(encoder: Encoder, adam: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     _, parameters, statistics = split(encoder)
-    return TrainState(jnp.zeros((), jnp.int32), parameters, statistics, adam.init(parameters))
+    average = jax.tree.map(jnp.copy, parameters)
+    return TrainState(jnp.zeros((), jnp.int32), parameters, average, statistics, adam.init(parameters))
+
+
+def _averaged(average: nnx.State, parameters: nnx.State, step: Int[Array, ""]) -> nnx.State:
+    """The exponential average over about `AVERAGED` steps, or over a tenth of those made where they are
+    fewer.
+    """
+    kept = jnp.minimum(1.0 - 1.0 / AVERAGED, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, b: kept * a + (1.0 - kept) * b, average, parameters)
 
 
 def devices_mesh() -> Mesh:
@@ -151,9 +164,9 @@ def make_step(
         norm = optax.global_norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, moments = adam.update(gradient, state.optimizer, state.parameters)
-        new = TrainState(
-            state.step + 1, optax.apply_updates(state.parameters, updates), statistics, moments
-        )
+        parameters = optax.apply_updates(state.parameters, updates)
+        average = _averaged(state.average, parameters, state.step)
+        new = TrainState(state.step + 1, parameters, average, statistics, moments)
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         return kept, Report(terms, total, norm, finite)
 
@@ -161,11 +174,13 @@ def make_step(
 
 
 def make_predict(graph: nnx.GraphDef) -> Callable[[TrainState, EncoderSurface, Array], Coefficients]:
-    """The compiled forward pass with the running statistics: (state, surface, images) -> coefficients."""
+    """The compiled forward pass of the average with the running statistics: (state, surface, images) ->
+    coefficients.
+    """
 
     @jax.jit
     def predict(state: TrainState, surface: EncoderSurface, image: Float[Array, "B P P 3"]) -> Coefficients:
-        outputs, _ = nnx.merge(graph, state.parameters, state.statistics)(image, train=False)
+        outputs, _ = nnx.merge(graph, state.average, state.statistics)(image, train=False)
         return coefficients(outputs, surface.start)
 
     return predict
