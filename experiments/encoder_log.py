@@ -20,6 +20,7 @@ from facefit.model import FaceModel
 
 _EVERY = 20  # steps between two lines of progress
 _SHOWN = 6  # faces of each kind in a picture
+_TOLD = ("photometric", "landmarks", "neutral")  # terms in a line of progress
 
 
 class Log:
@@ -60,7 +61,8 @@ class Log:
         self._waited += waited
         terms = {name: float(value) for name, value in sorted(report.terms.items())}
         figures = {"total": float(report.total), "gradient_norm": float(report.gradient_norm)} | terms
-        self._write({"step": step} | figures | {"seconds": round(now - self._last, 4), "waited": round(waited, 4)})
+        times = {"seconds": round(now - self._last, 4), "waited": round(waited, 4)}
+        self._write({"step": step} | figures | times)
         self._last = now
         if step % _EVERY and step != self._steps:
             return
@@ -69,17 +71,18 @@ class Log:
                 self._board.add_scalar(f"train/{name}", value, step)
         made, spent = step - self._start, now - self._began
         left = (self._steps - step) * spent / made
-        listed = "  ".join(f"{name} {terms[name]:.3g}" for name in ("photometric", "landmarks", "neutral") if name in terms)
+        listed = "  ".join(f"{name} {terms[name]:.3g}" for name in _TOLD if name in terms)
+        speed, waiting = made * photographs / spent, 100 * self._waited / spent
         print(
-            f"step {step}/{self._steps}  loss {figures['total']:.3f}  {listed}  {made * photographs / spent:.1f} "
-            f"photographs/s  waiting {100 * self._waited / spent:.0f} %  {_duration(left)} left",
+            f"step {step}/{self._steps}  loss {figures['total']:.3f}  {listed}  {speed:.1f} photographs/s  "
+            f"waiting {waiting:.0f} %  {_duration(left)} left",
             flush=True,
         )
 
     def evaluate(
         self,
         step: int,
-        config,
+        size: int,
         model: FaceModel,
         surface: EncoderSurface,
         predict,
@@ -87,14 +90,15 @@ class Log:
     ) -> None:
         """Measures and draws held-out samples of each kind."""
         for kind, batches in held_out.items():
-            figures = evaluate(model, surface, predict, batches, config.size)
+            figures = evaluate(model, surface, predict, batches, size)
             self._write({"step": step, "evaluation": kind} | figures)
-            print(f"step {step}  held-out {kind}: " + "  ".join(f"{k} {v:.4g}" for k, v in figures.items()), flush=True)
+            listed = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            print(f"step {step}  held-out {kind}: {listed}", flush=True)
             if self._board:
                 for name, value in figures.items():
                     self._board.add_scalar(f"{kind}/{name}", value, step)
             if batches:
-                image = picture(surface, predict(batches[0].image), batches[0], config.size)
+                image = picture(surface, predict(batches[0].image), batches[0], size)
                 folder = self._folder / "pictures"
                 folder.mkdir(exist_ok=True)
                 write_png(folder / f"{kind}_{step:07d}.png", image)

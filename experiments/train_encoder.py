@@ -1,15 +1,16 @@
 """Trains the encoder: `python -m experiments.train_encoder paper|cpu|smoke --run FOLDER`.
 
-The same command on the same folder goes on where the run stopped. Presets: `paper` is ResNet-50 at 224 px with
-the constants of Deng et al. 2019 (a GPU's work); `cpu` is the small network at 128 px, first on labelled
+The same command on the same folder goes on where the run stopped. Presets: `paper` is ResNet-50 at 224 px
+with the constants of Deng et al. 2019 (a GPU's work); `cpu` is the small network at 128 px, first on labelled
 synthetic faces without drawing, then with all terms; `smoke` is a few steps that show that everything works.
-On several hosts start it on each with JAX's usual variables set, or under a cluster that JAX knows; every host
-reads its share of the batch.
+On several hosts start it on each with JAX_COORDINATOR_ADDRESS set (and JAX_NUM_PROCESSES, JAX_PROCESS_ID
+where JAX does not know the cluster); every host reads its share of the batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -152,12 +153,12 @@ def train(config: Config, run: Run) -> None:
         FloatingPointError: a step was not finite; its batch lies in the run folder.
     """
     import jax
+    from facefit.encoder.pipeline import training_batches
 
     from experiments.encoder_log import Log
     from facefit import cache
     from facefit.encoder.checkpoints import Checkpoints, check_config
     from facefit.encoder.networks import make_encoder
-    from facefit.encoder.pipeline import training_batches
     from facefit.encoder.surface import encoder_surface
     from facefit.encoder.training import (
         devices_mesh,
@@ -209,9 +210,7 @@ def train(config: Config, run: Run) -> None:
     log = Log(run.folder, start, config.steps) if chief else None
     weighed, predict = weights(config), make_predict(graph)
     held_out = _held_out(config) if chief else {}
-    steps = {
-        rendering: make_step(graph, adam, config.size, rendering, mesh, feature) for rendering in (False, True)
-    }
+    steps = [make_step(graph, adam, config.size, rendering, mesh, feature) for rendering in (False, True)]
     data_state = data.get_state()
     batch, saved = place_batch(next(data), mesh), time.monotonic()
     for number in range(start, config.steps):
@@ -231,7 +230,8 @@ def train(config: Config, run: Run) -> None:
             log.step(done, report, waited, config.batch)
         if done % config.evaluate == 0 or done == config.steps:
             if log:
-                log.evaluate(done, config, model, surface, lambda image: predict(state, surface, image), held_out)
+                forward = functools.partial(predict, state, surface)
+                log.evaluate(done, config.size, model, surface, forward, held_out)
         if last or time.monotonic() - saved > 60 * run.minutes:
             checkpoints.save(state, data_state)
             saved = time.monotonic()
@@ -256,14 +256,18 @@ def _held_out(config: Config) -> dict:
 
 
 def identity_feature():
-    """The loss of identity features, as the step takes it."""
+    """The loss of identity features, as the step takes it: the rendering is aligned by its own landmarks."""
+    import jax
     from facefit.energy.identity_feature import identity_feature_loss
-    from facefit.photo.descriptor import load_descriptor
+    from facefit.photo.descriptor import descriptors, load_descriptor
 
     network = load_descriptor()
-    return lambda drawn, projected, image, landmarks: identity_feature_loss(
-        network, drawn, projected, image, landmarks
-    )
+
+    def loss(drawn, projected, image, landmarks):
+        photographed = jax.lax.stop_gradient(descriptors(network, image, landmarks))
+        return identity_feature_loss(descriptors(network, drawn, projected), photographed)
+
+    return loss
 
 
 def _keep(batch, path: Path) -> None:

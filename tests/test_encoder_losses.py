@@ -37,7 +37,9 @@ def test_photometric_loss_leads_no_gradient_through_its_attention():
     assert float(jnp.abs(jax.grad(loss)(jnp.full((1, 2, 2), 0.7))).max()) == 0.0
 
 
-@pytest.mark.parametrize(("point", "stress"), [(0, 1), (27, 1), (28, 20), (30, 20), (31, 1), (59, 1), (60, 20), (67, 20)])
+@pytest.mark.parametrize(
+    ("point", "stress"), [(0, 1), (27, 1), (28, 20), (30, 20), (31, 1), (59, 1), (60, 20), (67, 20)]
+)
 def test_landmark_loss_stresses_nose_and_inner_mouth_and_counts_in_224_pixels(point, stress):
     observed = jnp.zeros((3, 68, 2))
     projected = observed.at[1, point].set(jnp.asarray([3.0, 4.0]))

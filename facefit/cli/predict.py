@@ -1,4 +1,4 @@
-"""`facefit predict`: photographs in, a folder of results out, by the encoder alone: seconds instead of a fit."""
+"""`facefit predict`: photographs in, a folder of results out, by the encoder alone, without a fit."""
 
 from __future__ import annotations
 

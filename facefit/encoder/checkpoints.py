@@ -102,7 +102,9 @@ def check_config(folder: Path, config: dict[str, Any]) -> bool:
     names = sorted(before.keys() | config.keys())
     different = [name for name in names if before.get(name) != config.get(name)]
     if different:
-        listed = "\n".join(f"  {name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in different)
+        listed = "\n".join(
+            f"  {name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in different
+        )
         raise InputError(
             f"{folder}: holds a run with other settings, which cannot go on with these:\n{listed}\n"
             "Give another run folder, or the settings it began with."

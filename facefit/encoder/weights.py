@@ -1,9 +1,10 @@
 """Networks in files: trained encoders as .npz without pickle, and ImageNet weights for ResNet-50.
 
-ImageNet layout: an .npz whose entries are the tensors of torchvision's `resnet50` state dictionary, under their
-names there (`conv1.weight`, `bn1.running_mean`, `layer1.0.conv1.weight`, `layer1.0.downsample.0.weight`, ...),
-convolutions (out, in, height, width); `fc.*` and `num_batches_tracked` are not read. Where PyTorch is at hand,
-`numpy.savez("resnet50.npz", **{k: v.numpy() for k, v in model.state_dict().items()})` writes it.
+ImageNet layout: an .npz whose entries are the tensors of torchvision's `resnet50` state dictionary, under
+their names there (`conv1.weight`, `bn1.running_mean`, `layer1.0.conv1.weight`,
+`layer1.0.downsample.0.weight`, ...), convolutions (out, in, height, width); `fc.*` and `num_batches_tracked`
+are not read. Where PyTorch is at hand, `numpy.savez("resnet50.npz", **{k: v.numpy() for k, v in
+model.state_dict().items()})` writes it.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def embedded_encoder() -> TrainedEncoder:
 
 def _from_arrays(arrays: dict[str, np.ndarray], where: str) -> TrainedEncoder:
     if str(arrays.get("format", "")) != FORMAT:
-        raise InputError(f"{where}: not an encoder of facefit. Export one with experiments/export_encoder.py.")
+        raise InputError(f"{where}: no encoder of facefit. Export one with experiments/export_encoder.py.")
     try:
         version, backbone, size = int(arrays["version"]), str(arrays["backbone"]), int(arrays["size"])
         counts = tuple(int(count) for count in arrays["counts"])
@@ -183,6 +184,6 @@ def load_imagenet(encoder: Encoder, path: Path) -> None:
 def _torchvision_name(name: str) -> str:
     """"layer1.0.shortcut.conv.kernel" -> "layer1.0.downsample.0.weight"."""
     name = name.replace("shortcut.conv", "downsample.0").replace("shortcut.bn", "downsample.1")
-    last = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     head, _, tail = name.rpartition(".")
-    return f"{head}.{last[tail]}"
+    statistics = {"mean": "running_mean", "var": "running_var"}
+    return f"{head}.{statistics.get(tail, 'bias' if tail == 'bias' else 'weight')}"
