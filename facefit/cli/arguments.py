@@ -47,6 +47,37 @@ class Fit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Make a data set for training the encoder from folders of photographs. Started again, it goes on.
+
+    Landmarks that came with the photographs are used: a .pts, .mat, .npy or .json file of the photograph's
+    name, CSV tables (file, x0, y0, ... x67, y67), an AFLW SQLite file. Others are found by the detector.
+
+    Attributes:
+        folders: folders of photographs, searched with their subfolders.
+        output: folder for the data set; made where it is missing.
+        size: side of the crops, pixels.
+        min_face: least size of a face in a photograph, pixels.
+        persons: who is on a photograph: folder (each folder is a person), name (the file's name without a
+            number at its end), each (every photograph another person), auto (folders, if there are several).
+        workers: processes at work.
+    """
+
+    folders: Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")]]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DATA")]
+    size: Annotated[int, tyro.conf.arg(metavar="PX")] = 192
+    min_face: Annotated[int, tyro.conf.arg(metavar="PX")] = 48
+    persons: Literal["auto", "folder", "name", "each"] = "auto"
+    workers: int = 1
+
+    def run(self) -> int:
+        """Makes the data set, and says what was not taken and why."""
+        from facefit.cli.prepare import run
+
+        return run(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Synth:
     """Make a data set of synthetic photographs for training the encoder. Started again, it goes on.
 
@@ -177,13 +208,14 @@ class Models:
 Command = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Synth, tyro.conf.subcommand("synth")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Fit | Synth | Doctor | Models:
+def parse(arguments: Sequence[str] | None = None) -> Fit | Predict | Prepare | Synth | Doctor | Models:
     """The command in `arguments` (default: the process's own).
 
     Raises:

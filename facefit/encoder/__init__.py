@@ -1,1 +1,1 @@
-"""The encoder: a network that predicts a face's coefficients from a photograph in one pass, and its training."""
+"""The encoder: a network that predicts a face's coefficients from a photograph in one pass."""

@@ -1,4 +1,4 @@
-"""What the data pipeline hands to a training step: photographs of known shape, and the truth where it is known."""
+"""What the data pipeline hands to a training step: photographs, and the truth where it is known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Batch:
 
     Attributes:
         image: network crops of P pixels, sRGB in [0, 1], float32.
-        landmarks: the iBUG points in crop pixels, first pixel's centre at (.5, .5). The jaw's points are those
-            of the surface (`FaceModel.landmarks68`), also where the head hides them.
+        landmarks: the iBUG points in crop pixels, first pixel's centre at (.5, .5). The jaw's points are
+            those of the surface (`FaceModel.landmarks68`), also where the head hides them.
         landmark_weight: in [0, 1]; 0 where a point is not known.
         skin: how far a pixel is uncovered skin of this face, in [0, 1]: the photometric loss's attention.
         labelled: whether the coefficients below are the truth (synthetic samples) or zeros (photographs).
@@ -25,8 +25,8 @@ class Batch:
             light with it where it can (exposure, white balance).
         subject: the same number is the same person, within one data set and one run.
 
-    Pose is no label: augmentation turns, shifts and scales the crop, and landmarks and pixels say what came of
-    it. Labelled samples are never mirrored, since identity bases have no mirrored components.
+    Pose is no label: augmentation turns, shifts and scales the crop, and landmarks and pixels say what came
+    of it. Labelled samples are never mirrored, since identity bases have no mirrored components.
     """
 
     image: Float[Array, "*batch P P 3"]

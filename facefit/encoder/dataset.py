@@ -1,9 +1,9 @@
 """The folder that holds training data: crops, skin weights, landmarks, and the truth where it is known.
 
-    dataset.json     what it is; written last, so that a folder without it is unfinished
-    settings.json    what it is made with, to refuse a resumption with other settings
-    images/NNNNNN.jpg, skin/NNNNNN.png, samples.npz (no pickle)
-    parts/           what is done of an unfinished folder
+dataset.json     what it is; written last, so that a folder without it is unfinished
+settings.json    what it is made with, to refuse a resumption with other settings
+images/NNNNNN.jpg, skin/NNNNNN.png, samples.npz (no pickle)
+parts/           what is done of an unfinished folder
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ def read_sample(folder: Path, index: int) -> tuple[UInt8[np.ndarray, "S S 3"], U
         InputError: a file is missing or damaged.
     """
     decoded = []
-    for name, flag in ((f"images/{index:06d}.jpg", cv2.IMREAD_COLOR), (f"skin/{index:06d}.png", cv2.IMREAD_GRAYSCALE)):
+    for name, flag in (
+        (f"images/{index:06d}.jpg", cv2.IMREAD_COLOR),
+        (f"skin/{index:06d}.png", cv2.IMREAD_GRAYSCALE),
+    ):
         try:
             picture = cv2.imdecode(np.frombuffer((folder / name).read_bytes(), np.uint8), flag)
         except (OSError, cv2.error):
@@ -115,7 +118,9 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
         for name in ("images", "skin", "parts"):
             (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}). Give another folder after -o.") from None
+        raise InputError(
+            f"{folder}: cannot be made ({error.strerror}). Give another folder after -o."
+        ) from None
     write_text(file, json.dumps(settings, indent=1, sort_keys=True))
     if (folder / "dataset.json").is_file():
         shutil.rmtree(folder / "parts")
@@ -167,24 +172,25 @@ def read_dataset(folder: str | Path) -> Dataset:
         with np.load(folder / "samples.npz", allow_pickle=False) as file:
             arrays = dict(file)
     except FileNotFoundError:
-        unfinished = (folder / "settings.json").is_file()
-        raise InputError(
-            f"{folder}: {'an unfinished data set. Run the command that makes it again; it goes on where it stopped.'}"
-            if unfinished
-            else f"{folder}: no data set. Make one with `facefit prepare` or `facefit synth`."
-        ) from None
+        advice = "no data set. Make one with `facefit prepare` or `facefit synth`."
+        if (folder / "settings.json").is_file():
+            advice = (
+                "an unfinished data set. Run the command that makes it again; it goes on where it stopped."
+            )
+        raise InputError(f"{folder}: {advice}") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{folder}: the data set is damaged ({error}). Make it again.") from None
     if facts.get("version") != VERSION:
-        raise InputError(
-            f"{folder}: a data set of version {facts.get('version')}; this facefit reads {VERSION}. Make it again."
-        )
+        found = facts.get("version")
+        raise InputError(f"{folder}: of version {found}, this facefit reads {VERSION}. Make it again.")
     count = len(arrays.get("landmarks", ()))
-    wanted = {"landmarks": (count, 68, 2), "landmark_weight": (count, 68), "subject": (count,), "split": (count,),
-              "source": (count,)}  # fmt: skip
+    wanted = {"landmarks": (count, 68, 2), "landmark_weight": (count, 68)}
+    wanted |= {name: (count,) for name in ("subject", "split", "source")}
     for name, shape in wanted.items():
         if name not in arrays or arrays[name].shape != shape:
-            raise InputError(f"{folder / 'samples.npz'}: `{name}` is missing or not of shape {shape}. Make it again.")
+            raise InputError(
+                f"{folder / 'samples.npz'}: `{name}` is missing or not of shape {shape}. Make it again."
+            )
     truth = {name: arrays[name] for name in TRUTH if name in arrays}
     if any(len(values) != count for values in truth.values()):
         raise InputError(f"{folder / 'samples.npz'}: its arrays differ in length. Make it again.")

@@ -38,7 +38,10 @@ class SynthesisSettings:
 
 
 def synthesize(
-    folder: Path, settings: SynthesisSettings, workers: int = 1, show: Callable[[str, float], None] = lambda *_: None
+    folder: Path,
+    settings: SynthesisSettings,
+    workers: int = 1,
+    show: Callable[[str, float], None] = lambda *_: None,
 ) -> int:
     """Makes the data set in `folder`, or goes on with it. Returns the number of photographs made now.
 
@@ -47,13 +50,15 @@ def synthesize(
     """
     for name, least in (("count", 1), ("per_person", 1), ("size", 64), ("seed", 0)):
         if getattr(settings, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}.")
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}."
+            )
     model = find_model(settings.model)
     if not dataset.begin(folder, dataclasses.asdict(settings)):
         return 0
     parts = range(0, settings.count, _PART)
     missing = [first for first in parts if dataset.read_part(folder, f"{first:06d}") is None]
-    made, before = 0, settings.count - sum(min(_PART, settings.count - first) for first in missing)
+    made, before = (0, settings.count - sum(min(_PART, settings.count - first) for first in missing))
     for count in _work(folder, settings, missing, workers):
         made += count
         show(f"making {settings.count} synthetic photographs", (before + made) / settings.count)
@@ -110,5 +115,7 @@ def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> int:
             }
             | {name: getattr(photo.truth, name) for name in dataset.TRUTH[:-1]}
         )
-    dataset.write_part(folder, f"{first:06d}", {name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    dataset.write_part(
+        folder, f"{first:06d}", {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    )
     return len(rows)

@@ -1,10 +1,13 @@
-"""Read landmarks that the user supplies: .pts, .npy or .json with 68 iBUG points or 468 Face Mesh points."""
+"""Read landmarks that a user or a data set supplies: 68 iBUG points or 468 Face Mesh points, as .pts, .npy,
+.json, or the .mat files of 300W-LP and AFLW2000-3D.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +16,19 @@ from facefit.errors import InputError
 
 MAX_BYTES = 1_000_000
 _FORMATS = (
-    "Give 68 iBUG points or 468 Face Mesh points as .pts, .npy (N, 2) "
-    'or .json ([[x, y], ...] or {"points": ...}).'
+    "Give 68 iBUG points or 468 Face Mesh points as .pts, .npy (N, 2), "
+    '.json ([[x, y], ...] or {"points": ...}) or .mat (pt3d_68 or pt2d).'
 )
+ENDINGS = (".pts", ".npy", ".json", ".mat")
+_MAT_NAMES = ("pt3d_68", "pt2d")  # of AFLW2000-3D (whose pt2d is another scheme) and of 300W-LP
 
 
 def read_landmarks(path: str | Path) -> np.ndarray:
     """The points of a landmark file, (68, 2), (468, 2) or (468, 3), float32, in photo pixels, first pixel's
     centre at (.5, .5).
 
-    In the file the first pixel's centre is (0, 0), as .pts files and OpenCV have it; x is to the right, y
-    down.
+    In the file the first pixel's centre is (0, 0), as .pts files and OpenCV have it, or (1, 1) in .mat files;
+    x is to the right, y down.
 
     Raises InputError where the file cannot be read, is of another kind, or does not hold 68 or 468 finite
     points.
@@ -39,9 +44,10 @@ def read_landmarks(path: str | Path) -> np.ndarray:
         raise InputError(f"{path}: there is no such landmark file. Check the path.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the landmark file cannot be read ({error}).") from None
-    reader = {".pts": _read_pts, ".npy": _read_npy, ".json": _read_json}.get(path.suffix.lower())
+    readers = dict(zip(ENDINGS, (_read_pts, _read_npy, _read_json, _read_mat), strict=True))
+    reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{path}: landmark files end in .pts, .npy or .json. {_FORMATS}")
+        raise InputError(f"{path}: landmark files end in {', '.join(ENDINGS)}. {_FORMATS}")
     try:
         points = np.asarray(reader(data), dtype=np.float64)
     except (ValueError, TypeError, KeyError, EOFError, RecursionError) as error:
@@ -101,3 +107,18 @@ def _read_npy(data: bytes) -> np.ndarray:
 def _read_json(data: bytes) -> list:
     content = json.loads(data.decode("utf-8-sig"))
     return content["points"] if isinstance(content, dict) else content
+
+
+def _read_mat(data: bytes) -> np.ndarray:
+    """MATLAB's files hold points as columns; the shape is looked at before anything is unpacked."""
+    from scipy import io as scipy_io
+
+    try:
+        shapes = {name: shape for name, shape, _ in scipy_io.whosmat(io.BytesIO(data))}
+        for name in _MAT_NAMES:
+            if shapes.get(name) in ((2, 68), (3, 68)):
+                columns = scipy_io.loadmat(io.BytesIO(data), variable_names=[name])[name]
+                return np.asarray(columns[:2], np.float64).T - 1.0
+    except (NotImplementedError, OSError, IndexError, zlib.error) as error:
+        raise ValueError(error) from None
+    raise ValueError(f"none of {', '.join(_MAT_NAMES)} holds 68 points")

@@ -17,7 +17,7 @@ _DOUBTFUL = 0.9
 
 
 def read_photograph(
-    path: str | Path, face: str = "largest", landmarks: str | Path | None = None
+    path: str | Path, face: str = "largest", landmarks: str | Path | np.ndarray | None = None
 ) -> Photograph:
     """Read a photograph, find its faces, choose one and find its landmarks.
 
@@ -25,8 +25,8 @@ def read_photograph(
         path: any picture file that `read_pixels` reads.
         face: "largest"; "N", the N-th face from the left, counted from 1; or "x,y", the face nearest that
             pixel (0,0 the first one).
-        landmarks: a landmark file of the user's for this photograph, see `landmark_files.read_landmarks`;
-            then `face` has no say, the points tell which face is meant.
+        landmarks: a landmark file of the user's for this photograph, see `landmark_files.read_landmarks`, or
+            what that returns; then `face` has no say, the points tell which face is meant.
 
     Raises:
         InputError: the file, the choice or the landmark file is not usable.
@@ -78,7 +78,10 @@ def _with_user_landmarks(path, pixels: np.ndarray, focal: float | None, file: st
     """The photograph with the user's points; the network's are found around them, and kept where it sees that
     face.
     """
-    points = landmark_files.read_landmarks(file)
+    if isinstance(file, np.ndarray):
+        points, file = file, path
+    else:
+        points = landmark_files.read_landmarks(file)
     landmark_files.check_inside(file, points, (pixels.shape[1], pixels.shape[0]))
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     found, scores = detect.refine(pixels, [_square_around(points)])

@@ -1,4 +1,4 @@
-"""What hides a face in photographs, drawn over it: glasses, hands, things, loose strands, and clothes below."""
+"""What hides a face in photographs, drawn over it: glasses, hands, things, strands; and clothes below it."""
 
 from __future__ import annotations
 
@@ -57,12 +57,13 @@ def glasses(
     thickness = max(1, round(size / 192 * (rng.uniform(1, 4.5) if not rimless else 1)))
     color = np.zeros((size, size, 3), np.float32)
     color[:] = frame_color * light
-    opacity, lens = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    opacity, lens = (np.zeros((size, size), np.float32), np.zeros((size, size), np.float32))
     sag = rng.uniform(-4, 4)
     for eye, side in zip(eyes, (-1, 1), strict=True):
         back = 0.0022 * (ring[:, 0] * width + eye[0]) ** 2 - 0.0022 * eye[0] ** 2
         rim = np.stack(
-            [eye[0] + ring[:, 0] * width, eye[1] + sag * 0.3 + ring[:, 1] * height, eye[2] + forward - back], -1
+            [eye[0] + ring[:, 0] * width, eye[1] + sag * 0.3 + ring[:, 1] * height, eye[2] + forward - back],
+            -1,
         )
         drawn = _fixed(to_pixels(rim))
         cv2.fillPoly(lens, [drawn], 1.0, cv2.LINE_AA, 4)
@@ -70,7 +71,9 @@ def glasses(
         if side * facing_left > -0.15:
             hinge = eye + [side * width, height * 0.4, forward - 4]
             ear = np.array([side * abs(marks[0, 0]) * 1.02, eye[1] + 3, marks[0, 2] + 5])
-            cv2.polylines(opacity, [_fixed(to_pixels(np.stack([hinge, ear])))], False, 1.0, thickness, cv2.LINE_AA, 4)
+            cv2.polylines(
+                opacity, [_fixed(to_pixels(np.stack([hinge, ear])))], False, 1.0, thickness, cv2.LINE_AA, 4
+            )
     bridge = np.stack([eyes[0] + [width, height * 0.3, forward], eyes[1] + [-width, height * 0.3, forward]])
     middle = bridge.mean(0) + [0, 2, 3]
     arch = _fixed(to_pixels(np.stack([bridge[0], middle, bridge[1]])))
@@ -113,33 +116,57 @@ def hand(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], tone:
         shade = np.where(finger > 0.5, rounded, shade)
         mask = np.maximum(mask, finger)
     palm = target + outward * extent * 0.55
-    cv2.ellipse(
-        mask, [int(c) for c in palm], [int(wide * 2.6), int(wide * 2.2)], float(np.degrees(edge)), 0, 360, 1.0, -1,
-        cv2.LINE_AA,
-    )  # fmt: skip
+    reach, turn = [int(wide * 2.6), int(wide * 2.2)], float(np.degrees(edge))
+    cv2.ellipse(mask, [int(c) for c in palm], reach, turn, 0, 360, 1.0, -1, cv2.LINE_AA)
     texture = np.exp(0.06 * noise(rng, (size, size), (size / 16, size / 16))[..., 0])
     color = tone * (shade * texture)[..., None] * rng.uniform(0.7, 1.2)
     return color.astype(np.float32), np.clip(mask, 0, 1)
 
 
 def thing(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], light: float) -> Layer:
-    """A box, disc, bar or scarf of any colour over part of the face: a cup, microphone, telephone, mask, cap."""
+    """A box, disc, bar, scarf or cap of any colour over part of the face."""
     mask = np.zeros((size, size), np.float32)
     extent = (box[2:] - box[:2]).max()
     kind = rng.choice(["box", "disc", "bar", "below", "above"], p=[0.25, 0.2, 0.2, 0.2, 0.15])
     center = rng.uniform(box[:2], box[2:])
     if kind in ("below", "above"):
-        level = box[3] - extent * rng.uniform(0.0, 0.42) if kind == "below" else box[1] + extent * rng.uniform(-0.25, 0.05)
+        level = (
+            box[3] - extent * rng.uniform(0.0, 0.42)
+            if kind == "below"
+            else box[1] + extent * rng.uniform(-0.25, 0.05)
+        )
         x = np.linspace(0, size, 9)
-        y = level + extent * (0.05 * rng.standard_normal(9) + 0.1 * rng.standard_normal() * np.linspace(-1, 1, 9))
+        y = level + extent * (
+            0.05 * rng.standard_normal(9) + 0.1 * rng.standard_normal() * np.linspace(-1, 1, 9)
+        )
         border = size if kind == "below" else 0
-        cv2.fillPoly(mask, [_fixed(np.concatenate([np.stack([x, y], -1), [[size, border], [0, border]]]))], 1.0, cv2.LINE_AA, 4)
+        cv2.fillPoly(
+            mask,
+            [_fixed(np.concatenate([np.stack([x, y], -1), [[size, border], [0, border]]]))],
+            1.0,
+            cv2.LINE_AA,
+            4,
+        )
     else:
-        reach = extent * (rng.uniform(0.12, 0.45, 2) if kind != "bar" else np.array([rng.uniform(0.04, 0.1), 1.5]))
+        reach = extent * (
+            rng.uniform(0.12, 0.45, 2) if kind != "bar" else np.array([rng.uniform(0.04, 0.1), 1.5])
+        )
         if kind == "disc":
-            cv2.ellipse(mask, [int(c) for c in center], [int(r / 2) for r in reach], float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                mask,
+                [int(c) for c in center],
+                [int(r / 2) for r in reach],
+                float(rng.uniform(0, 180)),
+                0,
+                360,
+                1.0,
+                -1,
+                cv2.LINE_AA,
+            )
         else:
-            corners = cv2.boxPoints((tuple(map(float, center)), tuple(map(float, reach)), float(rng.uniform(0, 180))))
+            corners = cv2.boxPoints(
+                (tuple(map(float, center)), tuple(map(float, reach)), float(rng.uniform(0, 180)))
+            )
             cv2.fillPoly(mask, [_fixed(corners)], 1.0, cv2.LINE_AA, 4)
     cell = rng.uniform(2, size / 3, 2)
     color = rng.uniform(0, 1, 3) ** 1.6 * light * np.exp(noise(rng, (size, size), cell) * rng.uniform(0, 0.5))
@@ -156,7 +183,7 @@ def strands(
     """
     mask = np.zeros((size, size), np.float32)
     lines = []
-    length, lean, bend = rng.uniform(15, 70) * unit, rng.normal(0, 0.5), rng.normal(0, 0.5)
+    length, lean, bend = (rng.uniform(15, 70) * unit, rng.normal(0, 0.5), rng.normal(0, 0.5))
     for root in roots:
         turn = np.pi / 2 + lean + 0.25 * rng.standard_normal() + bend * np.linspace(0, 1, 6)
         steps = length * rng.uniform(0.3, 1.2) / 6 * np.stack([np.cos(turn), np.sin(turn)], -1)
@@ -175,14 +202,13 @@ def clothes(
     neck = rng.uniform(38, 75) * unit
     depth = rng.uniform(0, 45) * unit
     x, y = throat
-    line = np.array(
-        [
-            [x - half, y + fall], [x - half * 0.75, y + fall * 0.45], [x - neck, y - 4 * unit], [x - neck * 0.5, y + depth * 0.6],
-            [x, y + depth], [x + neck * 0.5, y + depth * 0.6], [x + neck, y - 4 * unit], [x + half * 0.75, y + fall * 0.45],
-            [x + half, y + fall], [x + half, 2 * size], [x - half, 2 * size],
-        ]
-    )  # fmt: skip
+    # The right half of the outline, from the middle of the collar to the shoulder and down.
+    out = np.array([0.0, 0.5 * neck, neck, 0.75 * half, half, half])
+    down = np.array([depth, 0.6 * depth, -4 * unit, 0.45 * fall, fall, 2.0 * size])
+    line = np.concatenate([np.stack([x + out, y + down], -1), np.stack([x - out, y + down], -1)[::-1]])
     cv2.fillPoly(mask, [_fixed(line)], 1.0, cv2.LINE_AA, 4)
     color = rng.uniform(0, 1, 3) ** 2.5 if rng.random() < 0.6 else np.full(3, rng.uniform(0, 1) ** 2.5)
-    folds = np.exp(0.35 * noise(rng, (size, size), (size / 5, size / 9)) + 0.05 * rng.standard_normal((size, size, 1)))
+    folds = np.exp(
+        0.35 * noise(rng, (size, size), (size / 5, size / 9)) + 0.05 * rng.standard_normal((size, size, 1))
+    )
     return np.clip(color * light * folds, 0, 1).astype(np.float32), np.clip(mask, 0, 1)

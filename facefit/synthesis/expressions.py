@@ -36,12 +36,7 @@ _KINDS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
     ),
     "surprise": (
         0.07,
-        {
-            "browInnerUp": (0.2, 1.0),
-            "browOuterUp": (0.2, 1.0),
-            "eyeWide": (0.1, 0.9),
-            "jawOpen": (0.1, 0.9),
-        },
+        {"browInnerUp": (0.2, 1.0), "browOuterUp": (0.2, 1.0), "eyeWide": (0.1, 0.9), "jawOpen": (0.1, 0.9)},
     ),
     "anger": (
         0.06,
@@ -53,10 +48,7 @@ _KINDS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
             "mouthFrown": (0.0, 0.4),
         },
     ),
-    "sad": (
-        0.06,
-        {"browInnerUp": (0.2, 0.9), "mouthFrown": (0.2, 0.9), "mouthShrugLower": (0.0, 0.5)},
-    ),
+    "sad": (0.06, {"browInnerUp": (0.2, 0.9), "mouthFrown": (0.2, 0.9), "mouthShrugLower": (0.0, 0.5)}),
     "anything": (0.08, {}),
 }
 _CLOSED, _WINK = 0.08, 0.015  # shares of faces

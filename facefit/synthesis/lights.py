@@ -18,7 +18,7 @@ class Light:
 
     Attributes:
         lighting: as `ViewParameters.lighting`: all of it in spherical harmonics, (9, 3).
-        directions: unit vectors towards the lamps, camera frame (x right, y down, z away from the camera), (K, 3).
+        directions: unit vectors towards the lamps, camera frame (x right, y down, z forward), (K, 3).
         strengths: mean over the channels of each lamp's irradiance on a white surface that faces it, (K,).
         ambient: the same for what comes from everywhere.
     """
@@ -69,11 +69,7 @@ def random_light(rng: np.random.Generator, grey: bool = False) -> Light:
             if -35 < height < 85 and abs(azimuth) < 170:
                 break
         azimuth, height = np.radians([azimuth, height])
-        directions[k] = [
-            np.cos(height) * np.sin(azimuth),
-            -np.sin(height),
-            -np.cos(height) * np.cos(azimuth),
-        ]
+        directions[k] = [np.cos(height) * np.sin(azimuth), -np.sin(height), -np.cos(height) * np.cos(azimuth)]
         strengths[k] = rng.uniform(0.3, 1.7) * (1.0 if k == 0 else 0.55)
         softness = rng.uniform(0.0, 0.9)
         spread = np.array([1.0] + [1 - 0.35 * softness] * 3 + [1 - 0.7 * softness] * 5)

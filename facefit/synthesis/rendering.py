@@ -1,4 +1,4 @@
-"""The part of a random face that the renderer draws: the lit head, maps of what is where, and a shell of hair."""
+"""What the renderer draws of a random face: the lit head, maps of what is where, and a shell of hair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from facefit_kernels import antialias, interpolate, rasterize
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from scipy.spatial import cKDTree
 
 from facefit.model import FaceModel, albedo, vertices
@@ -111,7 +111,7 @@ def draw(
         truth: identity, expression, albedo, rotation, translation and lighting as in `Parameters`; the lamps'
             `lamp_directions` (K, 3) and `lamp_strengths` (K,) and the `ambient` irradiance, for shadows of
             strength `shadow` in [0, 1] and highlights of strength `gloss` and exponent `gloss_power`.
-        hair: of every vertex, `thickness` and `field`, the distance inside the hair's edge, millimetres, (V,).
+        hair: of every vertex, `thickness` and `field` (distance inside the hair's edge), millimetres, (V,).
         matrix: pinhole matrix. size: S, pixels.
 
     Returns:

@@ -173,7 +173,7 @@ def _camera(marks: np.ndarray, rotation: np.ndarray, distance: float, size: int)
 
 
 def _lamps(light: Light) -> dict[str, np.ndarray]:
-    directions, strengths = np.zeros((_LAMPS, 3), np.float32), np.zeros(_LAMPS, np.float32)
+    directions, strengths = (np.zeros((_LAMPS, 3), np.float32), np.zeros(_LAMPS, np.float32))
     directions[:, 2] = -1
     directions[: len(light.directions)] = light.directions
     strengths[: len(light.strengths)] = light.strengths
@@ -188,7 +188,9 @@ def _hair(rng: np.random.Generator, head: Head, who: _Person) -> dict[str, np.nd
     if rng.random() < 0.3:  # a fringe, or hair combed over one side of the forehead
         middle, side = rng.uniform(-40, 40), rng.choice([-1, 0, 1])
         shape = 1 / (1 + np.exp(-side * (x - middle) / 12)) if side else 1.0
-        field = field + shape * rng.uniform(10, 42) * np.clip((y - 30) / 20, 0, 1) * np.clip((z - 20) / 30, 0, 1)
+        field = field + shape * rng.uniform(10, 42) * np.clip((y - 30) / 20, 0, 1) * np.clip(
+            (z - 20) / 30, 0, 1
+        )
     sides = np.clip((np.abs(x) - rng.uniform(38, 62)) / 14, 0, 1)
     back = np.clip((rng.uniform(-10, 45) - z) / 25, 0, 1)
     if style < 0.35:  # over the ears
@@ -198,7 +200,9 @@ def _hair(rng: np.random.Generator, head: Head, who: _Person) -> dict[str, np.nd
     field = field - 90 * who.bald
     thickness = who.thickness * (0.4 + 0.6 * np.clip(field / 18, 0, 1)) * np.clip((field + 12) / 14, 0.05, 1)
     wave = sum(np.sin((x * a + y * b + z * c) / 22 + d) for a, b, c, d in rng.normal(0, 1, (3, 4)))
-    thickness = thickness * (1 + 0.12 * wave) + (8 if style < 0.62 else 0) * np.clip((20 - y) / 40, 0, 1.5) * sides
+    thickness = (
+        thickness * (1 + 0.12 * wave) + (8 if style < 0.62 else 0) * np.clip((20 - y) / 40, 0, 1.5) * sides
+    )
     return {"field": field.astype(np.float32), "thickness": np.maximum(thickness, 0.5).astype(np.float32)}
 
 
@@ -206,7 +210,7 @@ def _compose(
     rng, who: _Person, light: Light, size, face, shell, nearer, marks, to_pixels, turn, unit, grey
 ) -> tuple[np.ndarray, np.ndarray]:
     """The linear picture, layer by layer from back to front, and the skin in sight."""
-    color, highlight, coverage = face[..., :3], face[..., 3:6], np.clip(face[..., -1], 0, 1)
+    color, highlight, coverage = (face[..., :3], face[..., 3:6], np.clip(face[..., -1], 0, 1))
     inside = 1 / np.maximum(coverage, 0.05)[..., None]
     place, lit = face[..., 6:9] * inside, np.maximum(face[..., 9:12] * inside, 0)
     member = dict(zip(MEMBERSHIPS, np.moveaxis(face[..., 12:-1] * inside, -1, 0), strict=True))
@@ -224,7 +228,9 @@ def _compose(
     skin = coverage * np.clip(member["face"], 0, 1) * (1 - brows)
     beard = np.clip(member["beard"], 0, 1)
     if who.stubble:
-        color = color * (1 - who.stubble * (beard * np.clip(0.7 + 0.5 * hair_texture[..., 1], 0, 1))[..., None])
+        color = color * (
+            1 - who.stubble * (beard * np.clip(0.7 + 0.5 * hair_texture[..., 1], 0, 1))[..., None]
+        )
         skin = skin * (1 - 0.4 * who.stubble * beard)
     if who.beard:
         grown = who.beard * np.clip((beard - 0.25 + 0.12 * hair_texture[..., 1]) * 4, 0, 1)
@@ -244,10 +250,14 @@ def _compose(
     hair_lit = hair_lit + 0.03 * brightness * np.clip(shell[..., 4:5] - 1, 0, 1)
     opacity = cv2.GaussianBlur(opacity.astype(np.float32), None, 0.6)
     picture, skin = covers.over(picture, (hair_lit, opacity), skin)
-    return _cover(rng, who, picture, skin, hair_lit, opacity, marks, to_pixels, turn, unit, brightness, size, grey)
+    return _cover(
+        rng, who, picture, skin, hair_lit, opacity, marks, to_pixels, turn, unit, brightness, size, grey
+    )
 
 
-def _cover(rng, who, picture, skin, hair_lit, hair_opacity, marks, to_pixels, turn, unit, brightness, size, grey):
+def _cover(
+    rng, who, picture, skin, hair_lit, hair_opacity, marks, to_pixels, turn, unit, brightness, size, grey
+):
     """What lies over the face: strands, glasses, a hand, a thing."""
     pixels = to_pixels(marks)
     box = np.concatenate([pixels.min(0), pixels.max(0)])
@@ -298,7 +308,9 @@ def _to_bytes(linear: np.ndarray) -> np.ndarray:
 
 def _table() -> np.ndarray:
     linear = np.arange(4096) / 4095
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055)
+    srgb = np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
+    )
     return np.round(srgb * 255).astype(np.uint8)
 
 

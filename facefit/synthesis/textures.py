@@ -1,4 +1,4 @@
-"""Procedural texture: backgrounds, and the detail of skin, brows, stubble and hair that a smooth albedo lacks."""
+"""Procedural texture: backgrounds, and the detail of skin, brows and hair that a smooth albedo lacks."""
 
 from __future__ import annotations
 
@@ -47,8 +47,12 @@ def skin_chart(rng: np.random.Generator, marks: Float[np.ndarray, "68 3"]) -> Fl
         marks: the iBUG points on the mean head, millimetres.
     """
     size = (_HEIGHT, _WIDTH)
-    blood = noise(rng, size, (22, 22)) * rng.uniform(0.0, 0.06) + noise(rng, size, (8, 8)) * rng.uniform(0.0, 0.05)
-    light = noise(rng, size, (40, 40)) * rng.uniform(0.0, 0.05) + noise(rng, size, (3, 3)) * rng.uniform(0.0, 0.05)
+    blood = noise(rng, size, (22, 22)) * rng.uniform(0.0, 0.06) + noise(rng, size, (8, 8)) * rng.uniform(
+        0.0, 0.05
+    )
+    light = noise(rng, size, (40, 40)) * rng.uniform(0.0, 0.05) + noise(rng, size, (3, 3)) * rng.uniform(
+        0.0, 0.05
+    )
     light += rng.standard_normal((*size, 1), np.float32) * rng.uniform(0.01, 0.06)
     if rng.random() < 0.2:  # freckles, where the skin has many together
         spots = np.clip(noise(rng, size, (2.4, 2.4)) - rng.uniform(0.8, 1.6), 0, 1)
@@ -68,10 +72,10 @@ def skin_chart(rng: np.random.Generator, marks: Float[np.ndarray, "68 3"]) -> Fl
 
 
 def _creases(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-    """Folds from the nose to the mouth, lines of forehead, glabella and eyes, and bags under the eyes; <= 0."""
+    """Folds from nose to mouth, lines of forehead, glabella and eyes, bags under the eyes; at most 0."""
     chart = np.zeros((_HEIGHT, _WIDTH), np.float32)
     for wing, corner, eye_out, side in ((31, 48, 36, -1), (35, 54, 45, 1)):
-        start, end = points[wing] + [4 * side, -2], points[corner] + [7 * side, rng.uniform(-2, 10)]
+        start, end = (points[wing] + [4 * side, -2], points[corner] + [7 * side, rng.uniform(-2, 10)])
         middle = (start + end) / 2 + [5 * side, 0]
         _strokes(chart, [np.stack([start, middle, end])], -rng.uniform(0.3, 1.0), 2)
         for angle in rng.uniform(-30, 40, rng.integers(0, 4)):
@@ -114,7 +118,7 @@ def brow_chart(rng: np.random.Generator, marks: Float[np.ndarray, "68 3"]) -> Fl
 
 
 def hair_chart(rng: np.random.Generator) -> tuple[Float[np.ndarray, "R C"], Float[np.ndarray, "R C"]]:
-    """Brightness of hair (mean about one) and unevenness of its edge (about unit variance), combed downwards."""
+    """Brightness of hair (mean about one), unevenness of its edge (about unit variance); combed down."""
     size = (_HEIGHT, _WIDTH)
     curl = rng.uniform(0, 1) ** 2
     grain = (rng.uniform(20, 60) * (1 - 0.9 * curl) + 2, rng.uniform(1.6, 4))
@@ -122,7 +126,9 @@ def hair_chart(rng: np.random.Generator) -> tuple[Float[np.ndarray, "R C"], Floa
     strands += noise(rng, size, (4 * grain[0], 12))[..., 0] * 0.2
     column, row = np.meshgrid(np.arange(_WIDTH, dtype=np.float32), np.arange(_HEIGHT, dtype=np.float32))
     bend = noise(rng, size, (70, 70), 2) * rng.uniform(4, 22)
-    bent = cv2.remap(strands, column + bend[..., 0], row + bend[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT)
+    bent = cv2.remap(
+        strands, column + bend[..., 0], row + bend[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
+    )
     edge = 0.6 * noise(rng, size, (30, 3))[..., 0] + 0.8 * noise(rng, size, (18, 18))[..., 0]
     return np.exp(bent), edge
 

@@ -1,0 +1,224 @@
+"""Batches for training and evaluation: data read, augmented and mixed by grain, resumable at every step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from facefit.encoder.augmentation import GRADED, NONE, TRAINING, Augmentation, augment
+from facefit.encoder.batch import Batch
+from facefit.encoder.dataset import SPLITS, Dataset, read_dataset, read_sample
+from facefit.errors import InputError
+from facefit.model.store import find_model
+
+_SUBJECTS = 10_000_000  # numbers kept apart for each data set of a run
+
+
+def training_batches(
+    labelled: str | Path | None,
+    photographs: str | Path | Sequence[str | Path] | None,
+    labelled_share: float,
+    batch_size: int,
+    size: int,
+    seed: int,
+    workers: int = 0,
+    model: str | Path = "open",
+    augmentation: Augmentation = TRAINING,
+):
+    """Endless augmented batches of both kinds, mixed; `iter` of it has `get_state` and `set_state`.
+
+    The state is plain JSON and enough to go on exactly: every sample's augmentation depends on `seed` and its
+    place in the order alone. Under several processes each reads its share of every batch.
+
+    Args:
+        labelled: folder of a synthetic data set. photographs: one of photographs, or several. Either may be
+            None.
+        labelled_share: of a batch, where there are both.
+        batch_size: over all processes. size: of the crops, pixels.
+        workers: processes that read and augment; 0 uses threads of this one.
+        model: whose coefficient counts the batches have.
+
+    Raises:
+        InputError: no data, no training samples, or labels of another model.
+    """
+    grain = _grain()
+    counts = _counts(model)
+    folders = [photographs] if isinstance(photographs, (str, Path)) else list(photographs or ())
+    sets = [read_dataset(folder) for folder in ([labelled] if labelled else []) + folders]
+    if not sets:
+        raise InputError("there are no data to train on: give labelled faces, photographs, or both")
+    if labelled and not sets[0].synthetic:
+        raise InputError(f"{labelled}: its faces are not labelled. Make labelled ones with `facefit synth`.")
+    parts, shares = [], []
+    photos = sum(_members(data, "train").size for data in sets[bool(labelled) :])
+    for number, data in enumerate(sets):
+        members = _members(data, "train")
+        if not members.size:
+            raise InputError(f"{data.folder}: has no samples for training. Prepare more photographs.")
+        if labelled and number == 0:
+            share = labelled_share if folders else 1.0
+        else:
+            share = members.size / photos * (1 - labelled_share if labelled else 1.0)
+        if share > 0:
+            places = grain.MapDataset.source([(number, int(index)) for index in members])
+            parts.append(places.shuffle(seed=(seed + 7919 * number) % 2**32).repeat())
+            shares.append(share)
+    mixed = grain.MapDataset.mix(parts, shares) if len(parts) > 1 else parts[0]
+    load = _Load(tuple(sets), bool(labelled), counts, size, augmentation)
+    return _batched(grain, mixed, load, seed, batch_size, workers)
+
+
+def image_set_batches(
+    data: str | Path,
+    batch_size: int,
+    views: int,
+    size: int,
+    seed: int,
+    workers: int = 0,
+    model: str | Path = "open",
+    split: str = "train",
+    augmentation: Augmentation = GRADED,
+):
+    """As `training_batches`, with leading axes (batch_size, views): photographs of one subject each.
+
+    Subjects with fewer than `views` photographs show some of theirs more than once, differently augmented;
+    subjects with a single one are left out. Labels are given where the data are synthetic.
+
+    Raises:
+        InputError: no subject of the split has two photographs.
+    """
+    grain = _grain()
+    dataset = read_dataset(data)
+    members = _members(dataset, split)
+    subjects = dataset.subject[members]
+    groups = [members[subjects == subject] for subject in np.unique(subjects)]
+    groups = [(0, tuple(int(index) for index in group)) for group in groups if len(group) > 1]
+    if not groups:
+        raise InputError(
+            f"{dataset.folder}: no person of the {split} split has two photographs: there are no image sets"
+        )
+    source = grain.MapDataset.source(groups).shuffle(seed=seed % 2**32).repeat()
+    load = _Load((dataset,), dataset.synthetic, _counts(model), size, augmentation, views)
+    return _batched(grain, source, load, seed, batch_size, workers)
+
+
+def evaluation_batches(
+    data: str | Path,
+    split: str,
+    batch_size: int,
+    size: int,
+    limit: int | None = None,
+    model: str | Path = "open",
+    augmentation: Augmentation = NONE,
+) -> Iterable[Batch]:
+    """A split's samples once, in order, as prediction sees them; the last batch may be smaller.
+
+    With an `augmentation` every sample gets its own, the same each time.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+    dataset = read_dataset(data)
+    members = _members(dataset, split)[:limit]
+    load = _Load((dataset,), dataset.synthetic, _counts(model), size, augmentation)
+    for first in range(0, len(members), batch_size):
+        chosen = members[first : first + batch_size]
+        samples = [load((0, int(index)), np.random.default_rng((0, int(index)))) for index in chosen]
+        yield jax.tree.map(lambda *leaves: np.stack(leaves), *samples)
+
+
+def _batched(grain, source, load: _Load, seed: int, batch_size: int, workers: int):
+    processes = jax.process_count()
+    if batch_size % processes:
+        raise InputError(f"a batch of {batch_size} cannot be shared evenly by {processes} processes")
+    samples = source.random_map(load, seed=seed % 2**32)
+    share = samples[jax.process_index() :: processes].batch(batch_size // processes, drop_remainder=True)
+    threads = 0 if workers else 2
+    batches = share.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 if threads else 0)
+    )
+    if workers:
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        )
+    return batches
+
+
+def _grain():
+    try:
+        import grain
+    except ImportError:
+        raise InputError("training data need the package grain: pip install 'facefit[train]'") from None
+    return grain
+
+
+def _counts(model: str | Path) -> tuple[int, int, int]:
+    found = find_model(model)
+    return (len(found.identity_basis), len(found.expression_basis), len(found.albedo_basis))
+
+
+def _members(data: Dataset, split: str) -> np.ndarray:
+    return np.flatnonzero(data.split == SPLITS.index(split))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Load:
+    """Reads and augments a sample (data set, index), or `views` samples of (data set, indices).
+
+    A random transformation for grain: the generator it is given depends on the place in the order alone.
+    """
+
+    sets: tuple[Dataset, ...]
+    first_is_labelled: bool
+    counts: tuple[int, int, int]
+    size: int
+    augmentation: Augmentation
+    views: int = 0
+
+    def __post_init__(self):
+        for number, data in enumerate(self.sets):
+            names = ("identity", "expression", "albedo")
+            if self._labelled(number):
+                there = tuple(data.truth[name].shape[1] for name in names)
+                if there != self.counts:
+                    raise InputError(
+                        f"{data.folder}: of the model {data.facts.get('model')!r} with {there} coefficients, "
+                        f"not the trained one ({self.counts}). Make it again with that model."
+                    )
+
+    def _labelled(self, number: int) -> bool:
+        return self.first_is_labelled and number == 0
+
+    def __call__(self, element: tuple, rng: np.random.Generator) -> Batch:
+        number, index = element
+        if not self.views:
+            return self._sample(number, index, rng)
+        order = rng.permutation(len(index))
+        chosen = [index[order[k % len(order)]] for k in range(self.views)]
+        samples = [self._sample(number, one, rng) for one in chosen]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *samples)
+
+    def _sample(self, number: int, index: int, rng: np.random.Generator) -> Batch:
+        data, labelled = self.sets[number], self._labelled(number)
+        image, skin = read_sample(data.folder, index)
+        made = augment(rng, image, skin, data.landmarks[index], self.size, self.augmentation, labelled)
+        zeros = [np.zeros(count, np.float32) for count in self.counts]
+        lighting = np.zeros((9, 3), np.float32)
+        if labelled:
+            zeros = [data.truth[name][index] for name in ("identity", "expression", "albedo")]
+            lighting = data.truth["lighting"][index] * made.gain
+        return Batch(
+            image=made.image,
+            landmarks=made.landmarks,
+            landmark_weight=data.landmark_weight[index][made.order],
+            skin=made.skin,
+            labelled=np.bool_(labelled),
+            identity=zeros[0],
+            expression=zeros[1],
+            albedo=zeros[2],
+            lighting=lighting,
+            subject=np.int32(data.subject[index] + number * _SUBJECTS),
+        )
