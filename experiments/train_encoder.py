@@ -33,6 +33,7 @@ class Config:
         model: name or file of the face model.
         backbone: resnet50 or small.
         imagenet: file with ImageNet weights of ResNet-50 (see `facefit.encoder.weights`), or "".
+        start: a trained encoder's file (see `experiments/export_encoder.py`) to begin with, or "".
         size: of the crops, pixels.
         batch: photographs a step, over all devices.
         steps: in all. landmark_steps: so many first ones compare no pictures, and are cheaper.
@@ -53,6 +54,7 @@ class Config:
     model: str = "open"
     backbone: str = "small"
     imagenet: str = ""
+    start: str = ""
     size: int = 128
     batch: int = 16
     steps: int = 6000
@@ -153,12 +155,12 @@ def train(config: Config, run: Run) -> None:
         FloatingPointError: a step was not finite; its batch lies in the run folder.
     """
     import jax
-    from facefit.encoder.pipeline import training_batches
 
     from experiments.encoder_log import Log
     from facefit import cache
     from facefit.encoder.checkpoints import Checkpoints, check_config
     from facefit.encoder.networks import make_encoder
+    from facefit.encoder.pipeline import training_batches
     from facefit.encoder.surface import encoder_surface
     from facefit.encoder.training import (
         devices_mesh,
@@ -187,6 +189,10 @@ def train(config: Config, run: Run) -> None:
         from facefit.encoder.weights import load_imagenet
 
         load_imagenet(encoder, Path(config.imagenet))
+    if config.start:
+        from facefit.encoder.weights import load_encoder, named_arrays, set_arrays
+
+        set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
     graph = split(encoder)[0]
     adam = optimizer(schedule(config), config.clip)
     state = place_state(start_state(encoder, adam), mesh)
