@@ -2,8 +2,8 @@
 `python -m experiments.train_confidence ENCODER.npz --data FOLDER -o FILE.npz`.
 
 The sets' photographs differ in quality (blur, covers, noise), from which the network has to learn whom to
-trust. On labelled sets the aggregate is compared with the true face; `--rendering` adds the terms that compare
-pictures, which are all there is for photographs.
+trust. On labelled sets the aggregate is compared with the true face; `--rendering` adds the terms that
+compare pictures, which are all there is for photographs.
 """
 
 from __future__ import annotations
@@ -104,8 +104,9 @@ def train(arguments: Arguments) -> dict[str, float]:
     for number in range(arguments.steps):
         state, report = step(state, surface, Weights(neutral=0.1), next(data))
         if number % 50 == 0:
-            left = (time.monotonic() - began) / (number + 1) * (arguments.steps - number - 1)
-            print(f"step {number}  neutral {float(report.terms['neutral']):.3f} mm^2  {left / 60:.0f} min left")
+            each = (time.monotonic() - began) / (number + 1) / 60
+            neutral, left = float(report.terms["neutral"]), each * (arguments.steps - number - 1)
+            print(f"step {number}  neutral {neutral:.3f} mm^2  {left:.0f} min left", flush=True)
         if not bool(report.finite):
             raise FloatingPointError(f"step {number}: the loss is not finite")
     network = nnx.merge(graph, state.parameters, state.statistics)
