@@ -36,15 +36,15 @@ _NEAR_INNER = [
 
 
 @functools.cache
-def model_file() -> Path | None:
-    """Where the predictor's file lies, or None. The package is never imported: it needs the removed
-    `pkg_resources`.
+def model_file(name: str = _FILE) -> Path | None:
+    """Where a file of the package lies, the predictor's if none is named, or None. The package is never
+    imported: it needs the removed `pkg_resources`.
     """
     try:
         files = metadata.files("face-recognition-models") or []
     except metadata.PackageNotFoundError:
         return None
-    paths = [Path(file.locate()) for file in files if file.name == _FILE]
+    paths = [Path(file.locate()) for file in files if file.name == name]
     return next((path for path in paths if path.is_file()), None)
 
 
