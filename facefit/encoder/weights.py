@@ -26,6 +26,7 @@ from facefit.model.npz import read_arrays, write_arrays
 FORMAT = "facefit-encoder"
 VERSION = 1
 EMBEDDED = "open_encoder.npz"
+_MOST_ARRAYS = 1000  # ResNet-50 has 320
 
 
 class TrainedEncoder(NamedTuple):
@@ -111,7 +112,7 @@ def load_encoder(path: str | Path) -> TrainedEncoder:
     Raises:
         InputError: no such file, not one of ours, or damaged.
     """
-    return _from_arrays(read_arrays(Path(path)), str(path))
+    return _from_arrays(read_arrays(path, max_members=_MOST_ARRAYS), str(path))
 
 
 @functools.cache
@@ -170,7 +171,7 @@ def load_imagenet(encoder: Encoder, path: Path) -> None:
     """
     if not isinstance(encoder.backbone, ResNet50):
         raise InputError(f"{path}: ImageNet weights are for the backbone resnet50.")
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, max_members=_MOST_ARRAYS)
     found = {}
     for name, leaf in named_arrays(encoder.backbone).items():
         theirs = _torchvision_name(name)
