@@ -44,6 +44,8 @@ class Config:
         bfloat16: compute the backbone in half precision; for GPUs and TPUs.
         identity_feature: use the identity feature's loss (needs `facefit[train]`).
         photometric, ..., albedo: see `facefit.encoder.losses.Weights`.
+        first_landmarks: weight of the landmarks in the first steps. Before the network knows poses their
+            gradient is a hundred times that of the shape, and would have the shape explain the pose.
         seed: of the first parameters and the data's order.
         evaluate: steps between two looks at the held-out faces. held_out: how many of each kind at most.
     """
@@ -59,7 +61,7 @@ class Config:
     batch: int = 16
     steps: int = 6000
     landmark_steps: int = 3500
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     decay: str = "cosine"
     warm_up: int = 100
     clip: float = 5.0
@@ -67,13 +69,14 @@ class Config:
     identity_feature: bool = False
     photometric: float = 1.92
     landmarks: float = 1.6e-3
+    first_landmarks: float = 4e-4
     identity_weight: float = 0.2
     coefficients: float = 3e-4
     light_color: float = 10.0
     reflectance: float = 5.0
     exposure: float = 0.02
-    neutral: float = 0.1
-    geometry: float = 0.05
+    neutral: float = 0.5
+    geometry: float = 0.25
     albedo: float = 5.0
     seed: int = 0
     evaluate: int = 250
@@ -137,14 +140,15 @@ def schedule(config: Config):
     return optax.join_schedules([optax.linear_schedule(0.0, rate, config.warm_up), main], [config.warm_up])
 
 
-def weights(config: Config):
-    """The weights of the loss's terms."""
+def weights(config: Config, rendering: bool):
+    """The weights of the loss's terms, in the first steps or with `rendering`."""
     from facefit.encoder.losses import Weights
 
     names = [field.name for field in dataclasses.fields(Weights) if field.name != "identity_feature"]
-    return Weights(
-        identity_feature=config.identity_weight, **{name: getattr(config, name) for name in names}
-    )
+    chosen = {name: getattr(config, name) for name in names}
+    if not rendering:
+        chosen["landmarks"] = config.first_landmarks
+    return Weights(identity_feature=config.identity_weight, **chosen)
 
 
 def train(config: Config, run: Run) -> None:
@@ -214,13 +218,15 @@ def train(config: Config, run: Run) -> None:
         data.set_state(data_state)
     start = int(state.step)
     log = Log(run.folder, start, config.steps) if chief else None
-    weighed, predict = weights(config), make_predict(graph)
+    predict = make_predict(graph)
+    weighed = [weights(config, rendering) for rendering in (False, True)]
     held_out = _held_out(config) if chief else {}
     steps = [make_step(graph, adam, config.size, rendering, mesh, feature) for rendering in (False, True)]
     data_state = data.get_state()
     batch, saved = place_batch(next(data), mesh), time.monotonic()
     for number in range(start, config.steps):
-        state, report = steps[number >= config.landmark_steps](state, surface, weighed, batch)
+        rendering = number >= config.landmark_steps
+        state, report = steps[rendering](state, surface, weighed[rendering], batch)
         # The next batch is read while the device computes; the state noted is the one before it was.
         data_state, before = data.get_state(), time.monotonic()
         following = next(data)
