@@ -270,6 +270,7 @@ def _held_out(config: Config) -> dict:
 def identity_feature():
     """The loss of identity features, as the step takes it: the rendering is aligned by its own landmarks."""
     import jax
+
     from facefit.energy.identity_feature import identity_feature_loss
     from facefit.photo.descriptor import descriptors, load_descriptor
 
