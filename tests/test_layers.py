@@ -170,7 +170,8 @@ def test_setup_names_every_data_file_and_every_library():
             name.startswith("facefit") and name != "facefit_kernels.build_backend"
         ):  # runs while installing only
             imported |= {target.split(".")[0] for target in imports(source, name, is_package, set())}
-    names = {"cv2": "opencv-python-headless", "dlib": "dlib-bin", "PIL": "pillow", "orbax": "orbax-checkpoint"}
+    names = {"cv2": "opencv-python-headless", "dlib": "dlib-bin", "PIL": "pillow"}
+    names["orbax"] = "orbax-checkpoint"
     foreign = imported - set(sys.stdlib_module_names) - {"facefit", "facefit_kernels", "native_build"}
     assert {names.get(name, name) for name in foreign} <= required
 
