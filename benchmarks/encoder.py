@@ -30,11 +30,13 @@ def run(smoke: bool = False) -> dict:
     """
     batch, size, repeats = (2, 32, 1) if smoke else (BATCH, SIZE, 8)
     model = find_model("open")
-    surface, encoder, adam = encoder_surface(model), make_encoder(model, 0, size=size), optimizer(1e-4)
+    surface, adam = encoder_surface(model), optimizer(1e-4)
+    encoder = make_encoder(model, 0, "small+landmarks", size)
     graph, data = split(encoder)[0], _batch(model, batch, size)
     state = start_state(encoder, adam)
     predict = make_predict(graph)
-    forward = _seconds(lambda: jax.block_until_ready(predict(state, surface, data.image)), repeats)
+    seen = data.image, data.landmarks
+    forward = _seconds(lambda: jax.block_until_ready(predict(state, surface, *seen)), repeats)
     results = {"predicted_per_s": round(batch / forward[0], 1)}
     kinds = {"landmark_step": (False, None), "step": (True, None)}
     if _has_descriptor() and not smoke:

@@ -31,7 +31,7 @@ class Config:
         photographs: folder of photographs (`facefit prepare`), or "" for none.
         labelled_share: of a batch, where both are given.
         model: name or file of the face model.
-        backbone: resnet50 or small.
+        backbone: resnet50, small, or small+landmarks (see `facefit.encoder.networks.Encoder`).
         imagenet: file with ImageNet weights of ResNet-50 (see `facefit.encoder.weights`), or "".
         start: a trained encoder's file (see `experiments/export_encoder.py`) to begin with, or "".
         size: of the crops, pixels.
@@ -54,7 +54,7 @@ class Config:
     photographs: str = ""
     labelled_share: float = 0.5
     model: str = "open"
-    backbone: str = "small"
+    backbone: str = "small+landmarks"
     imagenet: str = ""
     start: str = ""
     size: int = 128
@@ -221,7 +221,10 @@ def train(config: Config, run: Run) -> None:
     predict = make_predict(graph)
     weighed = [weights(config, rendering) for rendering in (False, True)]
     held_out = _held_out(config) if chief else {}
-    steps = [make_step(graph, adam, config.size, rendering, mesh, feature) for rendering in (False, True)]
+    steps = [
+        make_step(graph, adam, config.size, rendering, mesh, feature, config.seed)
+        for rendering in (False, True)
+    ]
     data_state = data.get_state()
     batch, saved = place_batch(next(data), mesh), time.monotonic()
     for number in range(start, config.steps):

@@ -57,7 +57,7 @@ def losses(mesh, share: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
     """
     model = tiny_model()
     surface = place_state(encoder_surface(model), mesh)
-    encoder = make_encoder(model, 0, size=SIZE)
+    encoder = make_encoder(model, 0, "small+landmarks", SIZE)
     # Plain descent: Adam's first steps turn the rounding of a gradient near zero into a whole step.
     descent = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-2))
     state = place_state(start_state(encoder, descent), mesh)

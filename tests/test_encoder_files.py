@@ -24,7 +24,7 @@ from facefit.model.npz import read_arrays, write_arrays
 @pytest.fixture(scope="module")
 def trained():
     """Random numbers in every parameter and statistic, as training would leave them."""
-    encoder = make_encoder(tiny_model(), 0, size=32)
+    encoder = make_encoder(tiny_model(), 0, "small+landmarks", 32)
     confidence = make_confidence_network(encoder, 0)
     random = np.random.default_rng(0)
     for network in (encoder, confidence):

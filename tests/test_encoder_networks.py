@@ -20,11 +20,13 @@ from facefit.encoder.networks import (
 from facefit.encoder.surface import encoder_surface
 from facefit.photo.face_crop import FACE_SHARE
 
+POINTS = 16 + 5 * jax.random.normal(jax.random.key(9), (2, 68, 2))
+
 
 @pytest.fixture(scope="module")
 def tiny():
     model = tiny_model()
-    return model, encoder_surface(model), make_encoder(model, 0, size=32)
+    return model, encoder_surface(model), make_encoder(model, 0, "small+landmarks", 32)
 
 
 def _size(module) -> int:
@@ -33,7 +35,7 @@ def _size(module) -> int:
 
 def test_an_untrained_network_predicts_the_mean_face_for_every_photograph(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)))
+    outputs, _ = encoder(jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)), POINTS)
     found = coefficients(outputs, surface.start)
     for name in ("identity", "expression", "albedo", "rotation"):
         assert np.all(np.asarray(getattr(found, name)) == 0)
@@ -43,7 +45,7 @@ def test_an_untrained_network_predicts_the_mean_face_for_every_photograph(tiny):
 
 def test_the_mean_face_fills_the_crop_as_the_crop_rule_says(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jnp.zeros((1, 32, 32, 3)))
+    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)), POINTS)
     points = np.asarray(project_landmarks(surface, coefficients(outputs, surface.start), 32))[0]
     low, high = points.min(0), points.max(0)
     np.testing.assert_allclose((low + high) / 2, 16, atol=0.01)
@@ -60,7 +62,7 @@ def test_lighting_outputs_are_ordered_channel_by_channel_as_the_papers(tiny):
 
 
 def test_the_small_network_has_at_most_three_million_parameters():
-    encoder = Encoder((130, 52, 52), nnx.Rngs(0), "small", 128)
+    encoder = Encoder((130, 52, 52), nnx.Rngs(0), "small+landmarks", 128)
     assert 1_000_000 < _size(encoder) <= 3_000_000
 
 
@@ -75,7 +77,7 @@ def test_resnet50_halves_the_picture_five_times():
     encoder = nnx.eval_shape(lambda: Encoder((4, 3, 2), nnx.Rngs(0), "resnet50", 224))
     graph, state = nnx.split(encoder)
     shapes = jax.eval_shape(
-        lambda state: nnx.merge(graph, state)(jnp.zeros((1, 224, 224, 3)))[1], state
+        lambda state: nnx.merge(graph, state)(jnp.zeros((1, 224, 224, 3)), POINTS[:1])[1], state
     )
     assert shapes.shallow.shape == (1, 56, 56, 256) and shapes.pooled.shape == (1, 2048)
 
@@ -93,7 +95,7 @@ def test_patch_convolution_is_a_convolution(kernel, stride):
 
 
 def test_unknown_backbones_and_odd_sizes_are_refused():
-    with pytest.raises(ValueError, match="choose one of resnet50, small"):
+    with pytest.raises(ValueError, match="choose one of resnet50, small, small"):
         Encoder((4, 3, 2), nnx.Rngs(0), "vgg")
     with pytest.raises(ValueError, match="multiple of 4"):
         Encoder((4, 3, 2), nnx.Rngs(0), "small", 30)
@@ -103,7 +105,7 @@ def test_confidences_start_equal_so_that_the_aggregate_is_exactly_the_mean(tiny)
     _, _, encoder = tiny
     network = make_confidence_network(encoder, 0)
     shallow = jax.random.normal(jax.random.key(0), (4, 4, 4, encoder.backbone.shallow_channels))
-    pooled = jax.random.normal(jax.random.key(1), (4, encoder.backbone.features))
+    pooled = jax.random.normal(jax.random.key(1), (4, encoder.features))
     confidence = network(Features(shallow, pooled))
     assert np.all(np.asarray(confidence) == 0.5) and confidence.shape == (4, 4)
     values = jax.random.normal(jax.random.key(2), (4, 4))
@@ -123,7 +125,7 @@ def test_aggregation_is_the_confidence_weighted_mean_of_each_coefficient():
 
 def test_predictions_become_the_fits_parameter_record(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)))
+    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)), POINTS)
     found = coefficients(outputs, surface.start)
     record = to_parameters(found.replace(identity=found.identity[0], albedo=found.albedo[0]), 32)
     assert record.identity.shape == (4,) and record.views.lighting.shape == (2, 9, 3)
@@ -132,7 +134,7 @@ def test_predictions_become_the_fits_parameter_record(tiny):
 
 def test_drawn_predictions_cover_their_landmarks(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jnp.zeros((1, 32, 32, 3)))
+    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)), POINTS)
     found = coefficients(outputs, surface.start)
     drawn = draw(surface, jax.tree.map(lambda leaf: leaf[0], found), 32)
     column, row = np.asarray(project_landmarks(surface, found, 32))[0].astype(int).clip(0, 31).T

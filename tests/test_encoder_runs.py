@@ -114,7 +114,7 @@ def test_other_settings_are_refused_with_their_difference(unbroken, data):
 
 def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
     model = find_model("open")
-    trained = TrainedEncoder(make_encoder(model, 0, size=32), None, 32, model.name, "untrained")
+    trained = TrainedEncoder(make_encoder(model, 0, "small+landmarks", 32), None, 32, model.name, "untrained")
     save_encoder(trained, tmp_path / "e.npz")
     out, file = tmp_path / "out", tmp_path / "e.npz"
     assert main(["predict", str(SAMPLE), str(SAMPLE), "-o", str(out), "--encoder", str(file)]) == 0

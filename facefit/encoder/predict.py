@@ -83,8 +83,10 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
     matrices = [network_crop(marks, size) for marks in points]
     crops = [warp(photograph.pixels, matrix, size) for photograph, matrix in zip(photographs, matrices)]
     images = np.stack(crops).astype(np.float32) / 255.0
+    in_crop = np.stack([(marks - m[:2, 2]) / m[0, 0] for marks, m in zip(points, matrices)])
     surface = encoder_surface(model)
-    found, confidence, projected = jax.tree.map(np.asarray, predict_crops(trained, surface, images))
+    predicted = predict_crops(trained, surface, images, in_crop.astype(np.float32))
+    found, confidence, projected = jax.tree.map(np.asarray, predicted)
     views = []
     for k, matrix in enumerate(matrices):
         scale = float(matrix[0, 0])
@@ -104,22 +106,26 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
 
 
 def predict_crops(
-    trained: TrainedEncoder, surface: EncoderSurface, images: Float[np.ndarray, "N P P 3"]
+    trained: TrainedEncoder,
+    surface: EncoderSurface,
+    images: Float[np.ndarray, "N P P 3"],
+    landmarks: Float[np.ndarray, "N 68 2"],
 ) -> tuple[Coefficients, Float[Array, "N I"], Float[Array, "N 68 2"]]:
     """Coefficients of one person's crops: identity the aggregate of all, albedo their mean, both repeated;
     the confidences; and the projected landmarks, crop pixels.
 
     Args:
         images: sRGB in [0, 1].
+        landmarks: detected iBUG points, crop pixels.
     """
     graph, state = nnx.split((trained.encoder, trained.confidence))
-    return _forward(graph, state, surface, images, trained.size)
+    return _forward(graph, state, surface, images, landmarks, trained.size)
 
 
-@jax.jit(static_argnums=(0, 4))
-def _forward(graph, state, surface, images, size):
+@jax.jit(static_argnums=(0, 5))
+def _forward(graph, state, surface, images, landmarks, size):
     encoder, network = nnx.merge(graph, state)
-    outputs, features = encoder(images)
+    outputs, features = encoder(images, landmarks)
     found = coefficients(outputs, surface.start)
     confidence = jax.numpy.ones_like(found.identity) if network is None else network(features)
     one = found.replace(

@@ -39,7 +39,7 @@ def neutral_errors(
 def evaluate(
     model: FaceModel,
     surface: EncoderSurface,
-    predict: Callable[[np.ndarray], Coefficients],
+    predict: Callable[[np.ndarray, np.ndarray], Coefficients],
     batches: Iterable[Batch],
     size: int,
 ) -> dict[str, float]:
@@ -53,7 +53,7 @@ def evaluate(
     frontal = np.asarray(surface.frontal)
     neutral, of_mean, nme, count = [], [], [], 0
     for batch in batches:
-        found = predict(batch.image)
+        found = predict(batch.image, batch.landmarks)
         projected = np.asarray(project_landmarks(surface, found, size))
         for points, truth, weight in zip(projected, batch.landmarks, batch.landmark_weight):
             seen = np.asarray(weight) > 0

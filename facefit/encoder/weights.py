@@ -84,12 +84,11 @@ def save_encoder(trained: TrainedEncoder, path: str | Path) -> None:
         ValueError: a number is not finite in half precision.
     """
     encoder = trained.encoder
-    backbone = "resnet50" if isinstance(encoder.backbone, ResNet50) else "small"
     counts = [encoder.heads[name].out_features for name in ("identity", "expression", "albedo")]
     arrays = {
         "format": np.asarray(FORMAT),
         "version": np.asarray(VERSION, np.int32),
-        "backbone": np.asarray(backbone),
+        "backbone": np.asarray(encoder.name),
         "counts": np.asarray(counts, np.int32),
         "size": np.asarray(trained.size, np.int32),
         "model": np.asarray(trained.model),
