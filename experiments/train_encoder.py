@@ -36,6 +36,8 @@ class Config:
         start: a trained encoder's file (see `experiments/export_encoder.py`) to begin with, or "".
         size: of the crops, pixels.
         batch: photographs a step, over all devices.
+        geometry_steps: before the first step, so many on random landmarks without pictures, where the
+            backbone is told landmarks (see `facefit.encoder.geometry_start`).
         steps: in all. landmark_steps: so many first ones compare no pictures, and are cheaper.
         learning_rate: Adam's.
         decay: "step", a fifth of it after half the steps, as the paper; "cosine", to a fiftieth.
@@ -59,6 +61,7 @@ class Config:
     start: str = ""
     size: int = 128
     batch: int = 16
+    geometry_steps: int = 5000
     steps: int = 6000
     landmark_steps: int = 3500
     learning_rate: float = 1.5e-3
@@ -88,6 +91,7 @@ PRESETS = {
         backbone="resnet50",
         size=224,
         batch=32,
+        geometry_steps=0,
         steps=200_000,
         landmark_steps=0,
         learning_rate=1e-4,
@@ -103,7 +107,7 @@ PRESETS = {
         held_out=1000,
     ),
     "cpu": Config(),
-    "smoke": Config(batch=4, steps=6, landmark_steps=3, warm_up=0, evaluate=3, held_out=8),
+    "smoke": Config(batch=4, geometry_steps=20, steps=6, landmark_steps=3, warm_up=0, evaluate=3, held_out=8),
 }
 
 
@@ -197,6 +201,13 @@ def train(config: Config, run: Run) -> None:
         from facefit.encoder.weights import load_encoder, named_arrays, set_arrays
 
         set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
+    checkpoints = Checkpoints(run.folder)
+    if config.geometry_steps and config.backbone == "small+landmarks" and checkpoints.latest() is None:
+        from facefit.encoder.geometry_start import geometry_start
+
+        encoder = geometry_start(
+            encoder, model, surface, config.size, config.geometry_steps, config.seed, show=_show
+        )
     graph = split(encoder)[0]
     adam = optimizer(schedule(config), config.clip)
     state = place_state(start_state(encoder, adam), mesh)
@@ -212,7 +223,6 @@ def train(config: Config, run: Run) -> None:
             workers=run.workers,
         )
     )
-    checkpoints = Checkpoints(run.folder)
     if checkpoints.latest() is not None:
         state, data_state = checkpoints.restore(state)
         data.set_state(data_state)
@@ -256,6 +266,10 @@ def train(config: Config, run: Run) -> None:
     checkpoints.close()
     if log:
         log.close()
+
+
+def _show(sentence: str) -> None:
+    print(sentence, flush=True)
 
 
 def _held_out(config: Config) -> dict:

@@ -30,8 +30,9 @@ from facefit.encoder.surface import EncoderSurface
 AXIS = "data"
 AVERAGED = 300.0  # steps
 # How far landmarks are disturbed, shares of the crop: the largest standard deviation of a point on its own,
-# and the standard deviations of the common map.
-_STRAY, _STRETCH, _SHIFT = 0.015, 0.01, 0.004
+# of the jaw and of the rest, and the standard deviations of the common map. Measured of our own detector on
+# synthetic photographs: 0.030 for the jaw, 0.011 for the rest.
+_STRAY_JAW, _STRAY, _STRETCH, _SHIFT = 0.04, 0.015, 0.01, 0.004
 
 
 @struct.dataclass
@@ -189,7 +190,8 @@ def disturbed(landmarks: Float[Array, "B 68 2"], key: Array, size: int) -> Float
     """
     keys = jax.random.split(key, 4)
     batch = landmarks.shape[0]
-    own = size * jax.random.uniform(keys[0], (batch, 1, 1), maxval=_STRAY)
+    stray = jnp.where(jnp.arange(68) < 17, _STRAY_JAW, _STRAY)[:, None]
+    own = size * stray * jax.random.uniform(keys[0], (batch, 1, 1))
     stretch = jnp.eye(2) + _STRETCH * jax.random.normal(keys[1], (batch, 2, 2))
     shift = _SHIFT * size * jax.random.normal(keys[2], (batch, 1, 2))
     moved = jnp.einsum("bij,blj->bli", stretch, landmarks - size / 2) + size / 2 + shift
