@@ -8,6 +8,7 @@ from flax import nnx
 from tiny_model import tiny_model
 
 from facefit.encoder.coefficients import coefficients, crop_matrix, to_parameters
+from facefit.encoder.geometry_start import random_landmarks, random_pool
 from facefit.encoder.losses import draw, project_landmarks
 from facefit.encoder.networks import (
     Encoder,
@@ -18,6 +19,8 @@ from facefit.encoder.networks import (
     make_encoder,
 )
 from facefit.encoder.surface import encoder_surface
+from facefit.model import vertices
+from facefit.model.registration import similarity
 from facefit.photo.face_crop import FACE_SHARE
 
 POINTS = 16 + 5 * jax.random.normal(jax.random.key(9), (2, 68, 2))
@@ -29,13 +32,17 @@ def tiny():
     return model, encoder_surface(model), make_encoder(model, 0, "small+landmarks", 32)
 
 
+# As one program each: operation by operation they would compile for half a minute.
+forward = nnx.jit(lambda network, *seen: network(*seen))
+
+
 def _size(module) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+    return sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
 def test_an_untrained_network_predicts_the_mean_face_for_every_photograph(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)), POINTS)
+    outputs, _ = forward(encoder, jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)), POINTS)
     found = coefficients(outputs, surface.start)
     for name in ("identity", "expression", "albedo", "rotation"):
         assert np.all(np.asarray(getattr(found, name)) == 0)
@@ -45,7 +52,7 @@ def test_an_untrained_network_predicts_the_mean_face_for_every_photograph(tiny):
 
 def test_the_mean_face_fills_the_crop_as_the_crop_rule_says(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)), POINTS)
+    outputs, _ = forward(encoder, jnp.zeros((2, 32, 32, 3)), POINTS)
     points = np.asarray(project_landmarks(surface, coefficients(outputs, surface.start), 32))[0]
     low, high = points.min(0), points.max(0)
     np.testing.assert_allclose((low + high) / 2, 16, atol=0.01)
@@ -62,7 +69,7 @@ def test_lighting_outputs_are_ordered_channel_by_channel_as_the_papers(tiny):
 
 
 def test_the_small_network_has_at_most_three_million_parameters():
-    encoder = Encoder((130, 52, 52), nnx.Rngs(0), "small+landmarks", 128)
+    encoder = nnx.eval_shape(lambda: Encoder((130, 52, 52), nnx.Rngs(0), "small+landmarks", 128))
     assert 1_000_000 < _size(encoder) <= 3_000_000
 
 
@@ -106,7 +113,7 @@ def test_confidences_start_equal_so_that_the_aggregate_is_exactly_the_mean(tiny)
     network = make_confidence_network(encoder, 0)
     shallow = jax.random.normal(jax.random.key(0), (4, 4, 4, encoder.backbone.shallow_channels))
     pooled = jax.random.normal(jax.random.key(1), (4, encoder.features))
-    confidence = network(Features(shallow, pooled))
+    confidence = forward(network, Features(shallow, pooled))
     assert np.all(np.asarray(confidence) == 0.5) and confidence.shape == (4, 4)
     values = jax.random.normal(jax.random.key(2), (4, 4))
     np.testing.assert_allclose(aggregate(values, confidence), values.mean(0), rtol=1e-6)
@@ -125,7 +132,7 @@ def test_aggregation_is_the_confidence_weighted_mean_of_each_coefficient():
 
 def test_predictions_become_the_fits_parameter_record(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)), POINTS)
+    outputs, _ = forward(encoder, jnp.zeros((2, 32, 32, 3)), POINTS)
     found = coefficients(outputs, surface.start)
     record = to_parameters(found.replace(identity=found.identity[0], albedo=found.albedo[0]), 32)
     assert record.identity.shape == (4,) and record.views.lighting.shape == (2, 9, 3)
@@ -134,9 +141,35 @@ def test_predictions_become_the_fits_parameter_record(tiny):
 
 def test_drawn_predictions_cover_their_landmarks(tiny):
     _, surface, encoder = tiny
-    outputs, _ = encoder(jnp.zeros((2, 32, 32, 3)), POINTS)
+    outputs, _ = forward(encoder, jnp.zeros((2, 32, 32, 3)), POINTS)
     found = coefficients(outputs, surface.start)
     drawn = draw(surface, jax.tree.map(lambda leaf: leaf[0], found), 32)
     column, row = np.asarray(project_landmarks(surface, found, 32))[0].astype(int).clip(0, 31).T
     assert np.asarray(drawn.coverage)[row, column].min() > 0.2
     assert np.all(np.asarray(drawn.trust) <= np.asarray(drawn.coverage) + 1e-5)
+
+
+def test_only_the_encoder_that_is_told_landmarks_depends_on_them(tiny):
+    model, _, encoder = tiny
+    image = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
+    blind = make_encoder(model, 0, "small", 32)
+    told, same = (
+        forward(network, image, POINTS)[1].pooled - forward(network, image, POINTS + 1.0)[1].pooled
+        for network in (encoder, blind)
+    )
+    assert float(jnp.abs(told).max()) > 0 and float(jnp.abs(same).max()) == 0
+
+
+def test_random_landmarks_lie_as_the_crop_rule_says_and_belong_to_their_coefficients(tiny):
+    model, surface, _ = tiny
+    pool = random_pool(model, 50, 0)
+    still = pool.replace(rotation=0 * pool.rotation, distance=1e6 + 0 * pool.distance)
+    identity, expression, seen = random_landmarks(surface, still, jax.random.key(1), 32)
+    extent = np.asarray((seen.max(1) - seen.min(1)).max(-1)) / 32
+    assert np.all(extent > 0.8 * FACE_SHARE) and np.all(extent < 1.25 * FACE_SHARE)
+    points = jax.vmap(lambda i, e: vertices(surface.landmarks, i, e))(identity, expression)
+    for k in range(3):  # from afar and the front a similarity of the model's own points
+        flat = np.asarray(points[k])[:, :2] * [1, -1]
+        plane = np.pad(flat - flat.mean(0), ((0, 0), (0, 1)))
+        wanted = np.pad(np.asarray(seen[k]), ((0, 0), (0, 1)))
+        np.testing.assert_allclose(similarity(plane, wanted)(plane), wanted, atol=0.01)

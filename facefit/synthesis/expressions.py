@@ -89,7 +89,7 @@ def random_expression(
     ranges = dict(_KINDS[kind][1])
     movements = sorted({movement for movement, _ in units if movement not in _RARE})
     extra = rng.integers(2, 7) if kind == "anything" else rng.integers(0, 3)
-    for movement in rng.choice(movements, int(extra), replace=False):
+    for movement in rng.choice(movements, min(int(extra), len(movements)), replace=False):
         if not movement.startswith(("eyeBlink", "eyeLook")):
             ranges.setdefault(str(movement), (0.0, 0.7 if kind == "anything" else 0.35))
     ranges["eyeBlink"] = (0.85, 1.0) if rng.random() < _CLOSED else (0.0, 0.25)
