@@ -150,6 +150,8 @@ def finish(folder: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
     facts = {"version": VERSION} | facts | {"samples": counts, "settings": settings}
     write_text(folder / "dataset.json", json.dumps(facts, indent=1))
     shutil.rmtree(folder / "parts", ignore_errors=True)
+    for stray in folder.glob("*/.*"):  # of a process that was killed while it wrote
+        stray.unlink()
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

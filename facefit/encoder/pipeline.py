@@ -141,6 +141,10 @@ def _batched(grain, source, load: _Load, seed: int, batch_size: int, workers: in
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 if threads else 0)
     )
     if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # grain asks for its flags, which a program without absl never parses
+            flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         )

@@ -23,8 +23,9 @@ def over(
     return picture, skin * (1 - opacity)
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
-    return np.round((points - 0.5) * 16).astype(np.int32)  # OpenCV: pixel (0, 0) has its centre at (0, 0)
+def fixed(points: Float[np.ndarray, "N 2"]) -> np.ndarray:
+    """Pixels (first centre at .5) as OpenCV's drawing functions take them with a shift of four bits."""
+    return np.round((points - 0.5) * 16).astype(np.int32)
 
 
 def glasses(
@@ -65,18 +66,18 @@ def glasses(
             [eye[0] + ring[:, 0] * width, eye[1] + sag * 0.3 + ring[:, 1] * height, eye[2] + forward - back],
             -1,
         )
-        drawn = _fixed(to_pixels(rim))
+        drawn = fixed(to_pixels(rim))
         cv2.fillPoly(lens, [drawn], 1.0, cv2.LINE_AA, 4)
         cv2.polylines(opacity, [drawn], True, 0.5 if rimless else 1.0, thickness, cv2.LINE_AA, 4)
         if side * facing_left > -0.15:
             hinge = eye + [side * width, height * 0.4, forward - 4]
             ear = np.array([side * abs(marks[0, 0]) * 1.02, eye[1] + 3, marks[0, 2] + 5])
             cv2.polylines(
-                opacity, [_fixed(to_pixels(np.stack([hinge, ear])))], False, 1.0, thickness, cv2.LINE_AA, 4
+                opacity, [fixed(to_pixels(np.stack([hinge, ear])))], False, 1.0, thickness, cv2.LINE_AA, 4
             )
     bridge = np.stack([eyes[0] + [width, height * 0.3, forward], eyes[1] + [-width, height * 0.3, forward]])
     middle = bridge.mean(0) + [0, 2, 3]
-    arch = _fixed(to_pixels(np.stack([bridge[0], middle, bridge[1]])))
+    arch = fixed(to_pixels(np.stack([bridge[0], middle, bridge[1]])))
     cv2.polylines(opacity, [arch], False, 1.0, thickness, cv2.LINE_AA, 4)
     lens_layer = np.clip(lens, 0, 1) * lens_opacity
     if not dark and rng.random() < 0.3:  # a window mirrored in the glass
@@ -108,7 +109,7 @@ def hand(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], tone:
         knuckle = target + outward * extent * 0.35 + across * shift
         middle = (tip + knuckle) / 2 + across * rng.normal(0, 0.1) * wide
         finger = np.zeros((size, size), np.float32)
-        line = [_fixed(np.stack([tip, middle, knuckle]))]
+        line = [fixed(np.stack([tip, middle, knuckle]))]
         cv2.polylines(finger, line, False, 1.0, max(2, int(wide)), cv2.LINE_AA, 4)
         core = np.zeros((size, size), np.float32)
         cv2.polylines(core, line, False, 1.0, max(1, int(wide * 0.45)), cv2.LINE_AA, 4)
@@ -142,7 +143,7 @@ def thing(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], ligh
         border = size if kind == "below" else 0
         cv2.fillPoly(
             mask,
-            [_fixed(np.concatenate([np.stack([x, y], -1), [[size, border], [0, border]]]))],
+            [fixed(np.concatenate([np.stack([x, y], -1), [[size, border], [0, border]]]))],
             1.0,
             cv2.LINE_AA,
             4,
@@ -167,7 +168,7 @@ def thing(rng: np.random.Generator, size: int, box: Float[np.ndarray, "4"], ligh
             corners = cv2.boxPoints(
                 (tuple(map(float, center)), tuple(map(float, reach)), float(rng.uniform(0, 180)))
             )
-            cv2.fillPoly(mask, [_fixed(corners)], 1.0, cv2.LINE_AA, 4)
+            cv2.fillPoly(mask, [fixed(corners)], 1.0, cv2.LINE_AA, 4)
     cell = rng.uniform(2, size / 3, 2)
     color = rng.uniform(0, 1, 3) ** 1.6 * light * np.exp(noise(rng, (size, size), cell) * rng.uniform(0, 0.5))
     return np.clip(color, 0, 1).astype(np.float32), np.clip(mask, 0, 1)
@@ -187,7 +188,7 @@ def strands(
     for root in roots:
         turn = np.pi / 2 + lean + 0.25 * rng.standard_normal() + bend * np.linspace(0, 1, 6)
         steps = length * rng.uniform(0.3, 1.2) / 6 * np.stack([np.cos(turn), np.sin(turn)], -1)
-        lines.append(_fixed(root + np.cumsum(steps, 0)))
+        lines.append(fixed(root + np.cumsum(steps, 0)))
     cv2.polylines(mask, lines, False, 1.0, max(1, round(unit * rng.uniform(0.8, 2.2))), cv2.LINE_AA, 4)
     shade = np.exp(0.25 * noise(rng, (size, size), (12, 3)))
     return (color * shade).astype(np.float32), np.clip(mask, 0, 1) * rng.uniform(0.5, 1.0)
@@ -206,7 +207,7 @@ def clothes(
     out = np.array([0.0, 0.5 * neck, neck, 0.75 * half, half, half])
     down = np.array([depth, 0.6 * depth, -4 * unit, 0.45 * fall, fall, 2.0 * size])
     line = np.concatenate([np.stack([x + out, y + down], -1), np.stack([x - out, y + down], -1)[::-1]])
-    cv2.fillPoly(mask, [_fixed(line)], 1.0, cv2.LINE_AA, 4)
+    cv2.fillPoly(mask, [fixed(line)], 1.0, cv2.LINE_AA, 4)
     color = rng.uniform(0, 1, 3) ** 2.5 if rng.random() < 0.6 else np.full(3, rng.uniform(0, 1) ** 2.5)
     folds = np.exp(
         0.35 * noise(rng, (size, size), (size / 5, size / 9)) + 0.05 * rng.standard_normal((size, size, 1))

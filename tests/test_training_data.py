@@ -1,0 +1,310 @@
+"""Data sets and the batches made of them: resumption, labels, augmentation, and what bad folders say."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from tiny_model import tiny_model
+
+from facefit.encoder import dataset
+from facefit.encoder.augmentation import MIRRORED68, NONE, TRAINING, Augmentation, augment
+from facefit.encoder.pipeline import evaluation_batches, image_set_batches, training_batches
+from facefit.encoder.synthetic_data import SynthesisSettings, synthesize
+from facefit.errors import InputError
+from facefit.model.npz import save_model
+
+S, P = 64, 48
+COUNT = 66  # more than one part
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny.npz"
+    save_model(tiny_model(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("data") / "labelled"
+    synthesize(folder, SynthesisSettings(COUNT, 5, model, S))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(labelled):
+    """The same pictures as photographs: without their truth."""
+    folder = labelled.with_name("photographs")
+    shutil.copytree(labelled, folder)
+    data = dataset.read_dataset(labelled)
+    np.savez(
+        folder / "samples.npz",
+        landmarks=data.landmarks,
+        landmark_weight=data.landmark_weight,
+        subject=data.subject,
+        split=data.split,
+        source=data.source,
+    )
+    return folder
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+# The data set
+
+
+def test_a_data_set_holds_what_it_says(labelled):
+    data = dataset.read_dataset(labelled)
+    assert data.facts["kind"] == "synthetic" and data.facts["size"] == S and data.synthetic
+    assert sum(data.facts["samples"].values()) == COUNT == len(data.landmarks)
+    assert data.facts["coefficients"] == {"identity": 4, "expression": 3, "albedo": 2}
+    assert data.truth["lighting"].shape == (COUNT, 9, 3)
+    image, skin = dataset.read_sample(labelled, COUNT - 1)
+    assert image.shape == (S, S, 3) and skin.shape == (S, S)
+    assert not (labelled / "parts").exists()
+
+
+def test_persons_are_whole_and_in_one_split(labelled):
+    data = dataset.read_dataset(labelled)
+    for subject in np.unique(data.subject):
+        members = data.subject == subject
+        assert members.sum() == 3 and len(set(data.split[members])) == 1
+        assert len(np.unique(data.truth["identity"][members], axis=0)) == 1
+    assert set(data.split) == {0, 1, 2}
+
+
+def test_an_interrupted_synthesis_goes_on_to_the_same_data(labelled, model, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(labelled, folder)
+    data = dataset.read_dataset(labelled)
+    (folder / "dataset.json").unlink()
+    (folder / "samples.npz").unlink()
+    (folder / "images" / f"{COUNT - 1:06d}.jpg").unlink()
+    (folder / "images" / ".000065.jpg.half").write_bytes(b"half")
+    (folder / "parts").mkdir()
+    first = {name: values[:60] for name, values in data.truth.items()}
+    first |= {
+        name: getattr(data, name)[:60]
+        for name in ("landmarks", "landmark_weight", "subject", "split", "source")
+    }
+    dataset.write_part(folder, "000000", first)
+    with pytest.raises(InputError, match="unfinished"):
+        dataset.read_dataset(folder)
+    assert synthesize(folder, SynthesisSettings(COUNT, 5, model, S)) == COUNT - 60
+    again = dataset.read_dataset(folder)
+    assert np.array_equal(again.landmarks, data.landmarks) and equal(again.truth, data.truth)
+    assert len(list((folder / "images").iterdir())) == COUNT
+    assert equal(dataset.read_sample(folder, COUNT - 1), dataset.read_sample(labelled, COUNT - 1))
+    assert synthesize(folder, SynthesisSettings(COUNT, 5, model, S)) == 0
+
+
+def test_other_settings_or_a_folder_of_other_things_are_refused(labelled, model, tmp_path):
+    with pytest.raises(InputError, match="seed: 5 then, 6 now"):
+        synthesize(labelled, SynthesisSettings(COUNT, 6, model, S))
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds no data set"):
+        synthesize(tmp_path, SynthesisSettings(COUNT, 5, model, S))
+    with pytest.raises(InputError, match="--count 0"):
+        synthesize(tmp_path / "new", SynthesisSettings(0))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_damaged_data_set_says_so(labelled, tmp_path):
+    with pytest.raises(InputError, match="no data set"):
+        dataset.read_dataset(tmp_path / "nowhere")
+    folder = tmp_path / "damaged"
+    shutil.copytree(labelled, folder)
+    facts = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(facts | {"version": 99}))
+    with pytest.raises(InputError, match="version 99"):
+        dataset.read_dataset(folder)
+    (folder / "dataset.json").write_text(json.dumps(facts))
+    (folder / "samples.npz").write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match="damaged"):
+        dataset.read_dataset(folder)
+    (folder / "images" / "000000.jpg").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="000000.jpg"):
+        dataset.read_sample(folder, 0)
+
+
+# Augmentation
+
+
+def dots():
+    """A picture with a bright dot at each of a few landmarks, the others outside of the picture."""
+    rng = np.random.default_rng(0)
+    landmarks = np.full((68, 2), -500.0, np.float32)
+    image = np.zeros((S, S, 3), np.uint8)
+    for k, (x, y) in zip((0, 16, 30, 48), rng.integers(18, 46, (4, 2)), strict=True):
+        image[y - 1 : y + 2, x - 1 : x + 2, 1] = 255
+        landmarks[k] = x + 0.5, y + 0.5
+    return image, image[..., 1].copy(), landmarks
+
+
+def test_landmarks_move_with_the_picture_and_the_skin():
+    image, skin, landmarks = dots()
+    moving = Augmentation(0.05, 0.1, 0.2, 1.0, 0, 0, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
+    for seed in range(8):
+        made = augment(np.random.default_rng(seed), image, skin, landmarks, P, moving, labelled=seed % 2 == 0)
+        there = [k for k in range(68) if (made.landmarks[k] > 1).all() and (made.landmarks[k] < P - 1).all()]
+        assert there
+        for k in there:
+            column, row = (made.landmarks[k]).astype(int)
+            # The dot is three pixels wide before and 2.7 after; other dots may overlap it.
+            assert made.image[row, column, 1] > 0.5
+            assert made.skin[row, column] > 0.5
+
+
+def test_a_mirrored_face_has_its_landmarks_on_the_other_side():
+    assert np.array_equal(MIRRORED68[MIRRORED68], np.arange(68))
+    pairs = {0: 16, 17: 26, 31: 35, 36: 45, 41: 46, 48: 54, 60: 64, 67: 65, 30: 30, 8: 8, 57: 57, 62: 62}
+    assert all(MIRRORED68[a] == b for a, b in pairs.items())
+    image, skin, landmarks = dots()
+    mirror = Augmentation(0, 0, 0, 1.0, 0, 0, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
+    plain = augment(np.random.default_rng(0), image, skin, landmarks, P, NONE, labelled=False)
+    made = augment(np.random.default_rng(0), image, skin, landmarks, P, mirror, labelled=False)
+    kept = augment(np.random.default_rng(0), image, skin, landmarks, P, mirror, labelled=True)
+    assert np.allclose(made.landmarks[16], [P - plain.landmarks[0, 0], plain.landmarks[0, 1]], atol=1e-4)
+    # OpenCV rounds sampling positions to 1/32 of a pixel.
+    assert np.abs(made.image - plain.image[:, ::-1]).max() < 0.06
+    assert np.array_equal(kept.landmarks, plain.landmarks), "labelled faces are never mirrored"
+
+
+def test_the_gain_is_that_of_linear_light():
+    grey = np.full((S, S, 3), 100, np.uint8)
+    brighter = Augmentation(0, 0, 0, 0, 0.3, 0.1, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
+    points = np.full((68, 2), 30.0, np.float32)
+    made = augment(np.random.default_rng(1), grey, grey[..., 0], points, P, brighter, labelled=True)
+
+    def linear(srgb):
+        return ((srgb + 0.055) / 1.055) ** 2.4
+
+    assert np.ptp(made.gain) > 0.01
+    assert np.allclose(linear(made.image[5, 5]) / linear(100 / 255), made.gain, rtol=1e-4)
+
+
+def test_every_augmentation_stays_a_picture():
+    rng = np.random.default_rng(2)
+    image, skin = rng.integers(0, 256, (S, S, 3), np.uint8), rng.integers(0, 256, (S, S), np.uint8)
+    points = rng.uniform(15, 50, (68, 2)).astype(np.float32)
+    always = Augmentation(grey=0.5, blur=(1, 3), coarse=(1, 0.2), noise=(1, 0.1), jpeg=(1, 10), cover=1)
+    for seed in range(12):
+        made = augment(np.random.default_rng(seed), image, skin, points, P, always, labelled=False)
+        assert made.image.shape == (P, P, 3) and made.image.dtype == np.float32
+        assert np.isfinite(made.image).all() and made.image.min() >= 0 and made.image.max() <= 1
+        assert made.skin.dtype == np.float32 and made.skin.min() >= 0 and made.skin.max() <= 1
+
+
+# Batches
+
+
+def test_a_pipeline_goes_on_exactly_where_its_state_was_noted(labelled, photographs, model):
+    def start():
+        return iter(training_batches(labelled, photographs, 0.5, 8, P, 3, model=model))
+
+    data = start()
+    for _ in range(3):
+        next(data)
+    state = json.loads(json.dumps(data.get_state()))
+    expected = [next(data) for _ in range(12)]  # over the end of an epoch of 54 + 54 samples
+    again = start()
+    again.set_state(state)
+    assert all(equal(batch, next(again)) for batch in expected)
+    assert not equal(expected[0], expected[1])
+
+
+def test_batches_mix_both_kinds_by_their_share(labelled, photographs, model):
+    data = iter(training_batches(labelled, photographs, 0.25, 8, P, 3, model=model))
+    batches = [next(data) for _ in range(4)]
+    assert sum(batch.labelled.sum() for batch in batches) == 8
+    for batch in batches:
+        assert batch.image.shape == (8, P, P, 3) and batch.landmarks.shape == (8, 68, 2)
+        for name in ("identity", "expression", "albedo", "lighting"):
+            values = np.abs(getattr(batch, name)).reshape(8, -1).sum(1)
+            assert (values[~batch.labelled] == 0).all()
+            if name != "expression":
+                assert (values[batch.labelled] > 0).all()
+        # The same person in two data sets is two subjects.
+        assert not set(batch.subject[batch.labelled]) & set(batch.subject[~batch.labelled])
+
+
+def test_one_kind_alone_is_enough(labelled, photographs, model):
+    assert next(iter(training_batches(labelled, None, 0.5, 4, P, 0, model=model))).labelled.all()
+    batch = next(iter(training_batches(None, [photographs], 0.5, 4, P, 0, model=model)))
+    assert not batch.labelled.any() and batch.identity.shape == (4, 4)
+
+
+def test_every_training_sample_is_met_once_an_epoch_and_no_other(labelled, model):
+    data = dataset.read_dataset(labelled)
+    train = data.subject[data.split == dataset.TRAIN]
+    assert len(train) % 6 == 0
+    batches = iter(training_batches(labelled, None, 0.5, 6, P, 0, model=model))
+    met = np.concatenate([next(batches).subject for _ in range(len(train) // 6)])
+    assert sorted(met) == sorted(train)
+
+
+def test_hosts_share_every_batch_without_overlap(labelled, photographs, model, monkeypatch):
+    def first_batch(index, count):
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        monkeypatch.setattr(jax, "process_count", lambda: count)
+        return next(iter(training_batches(labelled, photographs, 0.5, 8, P, 3, model=model)))
+
+    whole, shares = first_batch(0, 1), [first_batch(index, 2) for index in range(2)]
+    for index, share in enumerate(shares):
+        assert equal(share, jax.tree.map(lambda leaf, first=index: leaf[first::2], whole))
+    with pytest.raises(InputError, match="shared evenly"):
+        first_batch(0, 3)
+
+
+def test_image_sets_show_one_subject_each(labelled, photographs, model):
+    sets = next(iter(image_set_batches(labelled, 4, 5, P, 1, model=model)))
+    assert sets.image.shape == (4, 5, P, P, 3)
+    assert (sets.subject == sets.subject[:, :1]).all() and len(set(sets.subject[:, 0])) == 4
+    assert (sets.identity == sets.identity[:, :1]).all() and sets.labelled.all()
+    assert not np.array_equal(sets.image[0, 0], sets.image[0, 3]), "the same photograph, augmented anew"
+    assert not next(iter(image_set_batches(photographs, 2, 2, P, 1, model=model))).labelled.any()
+
+
+def test_evaluation_sees_a_split_once_in_order_unchanged(labelled, model):
+    data = dataset.read_dataset(labelled)
+    members = np.flatnonzero(data.split == dataset.VALIDATION)
+    batches = list(evaluation_batches(labelled, "validation", 2, P, model=model))
+    assert [len(batch.subject) for batch in batches] == [2, 1] and len(members) == 3
+    found = np.concatenate([batch.landmarks for batch in batches])
+    scale = P / (0.75 * S)
+    assert np.allclose(found, (data.landmarks[members] - S / 2) * scale + P / 2, atol=1e-3)
+    assert np.array_equal(np.concatenate([b.identity for b in batches]), data.truth["identity"][members])
+    assert len(list(evaluation_batches(labelled, "train", 8, P, 16, model=model))) == 2
+
+
+def test_data_that_cannot_be_trained_on_say_why(labelled, photographs, model, tmp_path):
+    with pytest.raises(InputError, match="no data to train on"):
+        training_batches(None, None, 0.5, 4, P, 0, model=model)
+    with pytest.raises(InputError, match="not labelled"):
+        training_batches(photographs, None, 0.5, 4, P, 0, model=model)
+    with pytest.raises(InputError, match="not the trained one"):
+        training_batches(labelled, None, 0.5, 4, P, 0, model="open")
+    with pytest.raises(InputError, match="choose one of train"):
+        next(iter(evaluation_batches(labelled, "dev", 4, P, model=model)))
+
+
+@pytest.mark.slow  # starts two processes
+def test_reading_in_processes_gives_the_same_batches(labelled, model):
+    alone = iter(training_batches(labelled, None, 0.5, 4, P, 0, model=model))
+    helped = iter(training_batches(labelled, None, 0.5, 4, P, 0, workers=2, model=model))
+    for _ in range(4):
+        assert equal(next(alone), next(helped))
+    state = json.loads(json.dumps(helped.get_state()))
+    expected = next(helped)
+    again = iter(training_batches(labelled, None, 0.5, 4, P, 0, workers=2, model=model))
+    again.set_state(state)
+    assert equal(expected, next(again))
+
+
+def test_the_usual_augmentation_is_that_of_the_paper():
+    assert (TRAINING.shift * 224, TRAINING.scale, TRAINING.mirror) == (10, 0.1, 0.5)
+    assert np.degrees(TRAINING.rotation) == pytest.approx(10)
