@@ -221,6 +221,7 @@ def train(config: Config, run: Run) -> None:
             size=config.size,
             seed=config.seed,
             workers=run.workers,
+            model=config.model,
         )
     )
     if checkpoints.latest() is not None:
@@ -279,8 +280,11 @@ def _held_out(config: Config) -> dict:
     found = {}
     for name, folder in (("labelled", config.labelled), ("photographs", config.photographs)):
         if folder:
-            batches = evaluation_batches(folder, "validation", config.batch, config.size, config.held_out)
-            found[name] = list(batches)
+            found[name] = list(
+                evaluation_batches(
+                    folder, "validation", config.batch, config.size, config.held_out, config.model
+                )
+            )
     return found
 
 
