@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
+from flax import nnx
 
 from facefit import cache
 from facefit.encoder.batch import Batch
@@ -88,11 +89,11 @@ def figures(arguments: Arguments) -> dict[str, dict[str, float]]:
     trained = load_encoder(arguments.encoder)
     model = find_model(trained.model)
     surface = encoder_surface(model)
-    graph, state = jax.tree.flatten(trained.encoder)
+    graph, state = nnx.split(trained.encoder)
 
     @jax.jit
     def predict(image, landmarks):
-        return coefficients(jax.tree.unflatten(graph, state)(image, landmarks)[0], surface.start)
+        return coefficients(nnx.merge(graph, state)(image, landmarks)[0], surface.start)
 
     results = {}
     for folder in arguments.data:
