@@ -24,3 +24,11 @@ def linear_to_srgb(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def luminance(linear: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
     """Relative luminance of linear RGB (Rec. 709)."""
     return linear @ jnp.asarray([0.2126, 0.7152, 0.0722], linear.dtype)
+
+
+def linear_to_srgb_unclipped(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """As `linear_to_srgb`, but its two pieces go on beyond [0, 1]: an over-exposed rendering keeps a gradient
+    that leads it back.
+    """
+    high = 1.055 * jnp.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055
+    return jnp.where(linear <= 0.0031308, 12.92 * linear, high)

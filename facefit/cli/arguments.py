@@ -107,6 +107,32 @@ class Synth:
 
 
 @dataclasses.dataclass(frozen=True)
+class Predict:
+    """Predict one person's face from photographs by the encoder alone, without fitting.
+
+    Attributes:
+        photos: photographs, all of the same person.
+        output: folder for the results, the same as those of `facefit fit`; made where it is missing.
+        model: name of an installed model or a model file; it must be the one the encoder was trained for.
+        encoder: a trained encoder's file (experiments/export_encoder.py); the embedded one where left out.
+        face: which face, where there are several: largest, a number counted from the left, or a point x,y in
+            pixels.
+    """
+
+    photos: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PHOTO...")]]
+    output: Output
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "open"
+    encoder: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    face: Annotated[str, tyro.conf.arg(metavar="largest|N|x,y")] = "largest"
+
+    def run(self) -> int:
+        """Predicts, writes, and says what was done."""
+        from facefit.cli.predict import run
+
+        return run(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class Doctor:
     """Say what works on this machine, and how to get the rest."""
 
@@ -181,6 +207,7 @@ class Models:
 
 Command = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Synth, tyro.conf.subcommand("synth")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -188,7 +215,7 @@ Command = (
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Fit | Prepare | Synth | Doctor | Models:
+def parse(arguments: Sequence[str] | None = None) -> Fit | Predict | Prepare | Synth | Doctor | Models:
     """The command in `arguments` (default: the process's own).
 
     Raises:

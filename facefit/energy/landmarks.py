@@ -8,6 +8,12 @@ from jaxtyping import Array, Float, Int
 
 from facefit.energy.robust import geman_mcclure
 
+# Deng et al. 2019 measure landmarks in crops of so many pixels, and count the bridge and tip of the nose and
+# the inner mouth (0-based 28-30, 60-67) twenty times.
+_LOSS_PX = 224.0
+_STRESSED = tuple(range(28, 31)) + tuple(range(60, 68))
+_STRESS = 20.0
+
 
 @struct.dataclass
 class Outline:
@@ -87,3 +93,21 @@ def match_outline(
     normal = normal / jnp.maximum(jnp.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     weight = jnp.clip((0.45 - own_facing) / 0.2, 0.0, 1.0)
     return Outline(vertex, normal, weight)
+
+
+def landmark_loss(
+    projected: Float[Array, "*batch 68 2"],
+    observed: Float[Array, "*batch 68 2"],
+    weight: Float[Array, "*batch 68"],
+    size: int,
+) -> Float[Array, ""]:
+    """Mean squared distance of the iBUG points (Deng et al. 2019), with nose and inner mouth stressed.
+
+    Args:
+        projected, observed: crop pixels.
+        weight: in [0, 1]; 0 where a point is not known. The mean is over all points, known or not.
+        size: side of the crop, pixels; distances are counted as in a crop of 224.
+    """
+    stress = jnp.ones((68,)).at[jnp.asarray(_STRESSED)].set(_STRESS)
+    squared = jnp.sum((projected - observed) ** 2, -1) * (_LOSS_PX / size) ** 2
+    return jnp.mean(stress * weight * squared)

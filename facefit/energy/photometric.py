@@ -105,3 +105,21 @@ def photometric_residuals(
     """
     difference = (linear_to_srgb(rendered) - linear_to_srgb(observed)) / sigma
     return jnp.sqrt(weight)[:, None] * geman_mcclure(difference, outlier)
+
+
+def photometric_loss(
+    rendered: Float[Array, "*batch H W 3"],
+    observed: Float[Array, "*batch H W 3"],
+    weight: Float[Array, "*batch H W"],
+) -> Float[Array, ""]:
+    """Mean distance of colours under the attention of `weight`, over all photographs together (Deng et al.
+    2019): sum of weight x |difference| / max(1, sum of weight), the distance over the three channels.
+
+    Args:
+        rendered, observed: sRGB, [0, 1] where nothing is over-exposed.
+        weight: skin times the drawn face's coverage, in [0, 1]; no gradient is led through it.
+    """
+    weight = jax.lax.stop_gradient(weight)
+    # The root of zero has no derivative: 1e-6 as in the authors' program.
+    distance = jnp.sqrt(1e-6 + jnp.sum((rendered - observed) ** 2, -1))
+    return jnp.sum(weight * distance) / jnp.maximum(jnp.sum(weight), 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -78,3 +79,53 @@ def distance_residual(distance: Float[Array, ""], mean: float, log_sigma: float)
         mean: median distance, millimetres.
     """
     return (jnp.log(jnp.maximum(distance, 1.0)) - jnp.log(mean)) / log_sigma
+
+
+def coefficient_loss(
+    identity: Float[Array, "*batch I"],
+    expression: Float[Array, "*batch E"],
+    albedo: Float[Array, "*batch A"],
+    expression_sigma: float,
+    is_blendshape: bool,
+) -> Float[Array, ""]:
+    """Squared coefficients in standard deviations, identity x 1, expression x 0.8, albedo x 0.017, summed,
+    mean over the photographs (Deng et al. 2019).
+
+    Expressions are counted as fitting counts them (`expression_residuals`): for a Gaussian basis the paper's
+    term, for blendshapes with the steep penalty outside [0, 1].
+    """
+    batch = identity.shape[:-1]
+    spread = jax.vmap(lambda one: expression_residuals(one, expression_sigma, is_blendshape))
+    moved = spread(expression.reshape(-1, expression.shape[-1])).reshape(*batch, -1)
+    each = jnp.sum(identity**2, -1) + 0.8 * jnp.sum(moved**2, -1) + 1.7e-2 * jnp.sum(albedo**2, -1)
+    return jnp.mean(each)
+
+
+def light_color_loss(lighting: Float[Array, "*batch 9 3"]) -> Float[Array, ""]:
+    """Mean squared difference of every light coefficient from its mean over the channels: light is near white
+    (Deng et al. 2019, L_gamma).
+
+    In the units of `facefit.render.lighting`; the paper's are smaller by 0.886 for the ambient row, and by up
+    to 1.5 the other way for the rest.
+    """
+    return jnp.mean((lighting - jnp.mean(lighting, -1, keepdims=True)) ** 2)
+
+
+def reflectance_loss(albedo: Float[Array, "*batch V 3"], skin: Float[Array, " V"]) -> Float[Array, ""]:
+    """Variance of the skin's albedo over its vertices, summed over the channels, mean over the faces (Deng et
+    al. 2019, L_refl): what varies in the picture is rather light than paint.
+
+    Args:
+        albedo: linear RGB (the paper's is not linear).
+        skin: 1 for the vertices that count.
+    """
+    total = jnp.maximum(jnp.sum(skin), 1.0)
+    mean = jnp.einsum("v,...vc->...c", skin, albedo)[..., None, :] / total
+    each = jnp.einsum("v,...vc->...", skin, (albedo - mean) ** 2) / total
+    return jnp.mean(each)
+
+
+def exposure_loss(lighting: Float[Array, "*batch 9 3"], log_sigma: float) -> Float[Array, ""]:
+    """Mean square of `exposure_residual` over the photographs: not in the paper, whose light is free."""
+    each = jax.vmap(lambda one: exposure_residual(one, log_sigma))(lighting.reshape(-1, 9, 3))
+    return jnp.mean(each**2)

@@ -7,6 +7,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from facefit.energy.regions import photometric_weight, region, visible
 from facefit.model import FaceModel, crop
 from facefit.model.drift import LandmarkDrift, landmark_drift
 
@@ -74,10 +75,6 @@ class FittingSurface:
     photometric: Float[Array, " V"]
 
 
-def _region(model: FaceModel, name: str) -> np.ndarray:
-    return np.asarray(model.regions.get(name, np.zeros(model.mean.shape[0], np.float32)))
-
-
 def _points(model: FaceModel) -> PointBasis:
     """The vertices of a model as points, on the host."""
     fitted = np.array([name not in _UNFITTED for name in model.expression_names], np.float32)
@@ -118,21 +115,16 @@ def _both(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
 def fitting_surface(model: FaceModel) -> FittingSurface:
     """Selects what fitting needs of a model. On the host: a dozen operations used once would each be
     compiled."""
-    hidden = np.maximum(_region(model, "inner"), _region(model, "hidden"))
-    part = crop(model, hidden < 0.5)
+    part = crop(model, visible(model))
     # On the uncut model: some lie on triangles that hide inside the mouth or behind the eyelids.
     landmarks = _landmark_points(model, _points(model))
     if part.landmark_offset468 is not None:
         landmarks.mean[:468] += np.asarray(part.landmark_offset468)
-    outside = np.max([_region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
+    outside = np.max([region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
     used = np.zeros(part.mean.shape[0], bool)
     used[np.asarray(part.faces).ravel()] = True
-    face = np.flatnonzero((_region(part, "skin") > 0.5) & (outside < 0.5) & used)
+    face = np.flatnonzero((region(part, "skin") > 0.5) & (outside < 0.5) & used)
     outline = face[np.unique(np.linspace(0, len(face) - 1, min(_CANDIDATES, len(face))).astype(int))]
-    photometric = np.clip(_region(part, "skin") + _region(part, "lips"), 0, 1)
-    for name in ("neck", "ears", "scalp", "eyes"):
-        photometric = photometric * (1.0 - _region(part, name))
-    photometric = photometric * (1.0 - 0.5 * _region(part, "brows"))
     return jax.device_put(
         FittingSurface(
             surface=part,
@@ -144,6 +136,6 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
             drift=landmark_drift(),
             scatter468=part.landmark_sigma468,
             outline=outline.astype(np.int32),
-            photometric=photometric.astype(np.float32),
+            photometric=photometric_weight(part).astype(np.float32),
         )
     )

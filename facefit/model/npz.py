@@ -26,7 +26,9 @@ REGIONS = ("skin", "lips", "eyes", "brows", "ears", "neck", "scalp", "inner")
 Encoding = Literal["float32", "float16", "int16", "int8"]
 
 
-def read_arrays(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: str | Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS
+) -> dict[str, np.ndarray]:
     """Reads every array of an .npz file without trusting it.
 
     Sizes are taken from the zip directory and from each array's header, and refused when they disagree or
@@ -43,9 +45,9 @@ def read_arrays(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.nd
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            if len(members) > MAX_MEMBERS:
+            if len(members) > max_members:
                 raise InputError(
-                    f"{path}: {len(members)} arrays in one file; a model has at most {MAX_MEMBERS}."
+                    f"{path}: {len(members)} arrays in one file; there are {max_members} at most."
                 )
             total = sum(member.file_size for member in members)
             if total > max_bytes:

@@ -1,0 +1,82 @@
+"""Writes the encoder of a training run as one file for `facefit predict --encoder`, or for the package:
+`python -m experiments.export_encoder RUN -o FILE.npz --facts "what it was trained on"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from facefit.encoder.checkpoints import Checkpoints
+from facefit.encoder.networks import make_encoder
+from facefit.encoder.training import optimizer, split, start_state
+from facefit.encoder.weights import TrainedEncoder, load_encoder, save_encoder
+from facefit.errors import FacefitError, InputError
+from facefit.model import find_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Export a trained encoder.
+
+    Attributes:
+        run: folder of a run of `experiments.train_encoder`.
+        output: the file to write.
+        facts: a sentence on its training, kept in the file and told in every prediction's report.
+        confidence: file with a C-Net trained for it (`experiments.train_confidence`), to go into the same
+            file.
+    """
+
+    run: tyro.conf.Positional[Path]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    facts: str
+    confidence: Path | None = None
+
+
+def trained_encoder(run: Path, facts: str) -> TrainedEncoder:
+    """The averaged network of a run's newest checkpoint.
+
+    Raises:
+        InputError: no run there, or no checkpoint yet.
+    """
+    from flax import nnx
+
+    try:
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{run}: no training run. Give the folder after --run of the training.") from None
+    model = find_model(config["model"])
+    encoder = make_encoder(model, 0, config["backbone"], config["size"])
+    checkpoints = Checkpoints(run)
+    if checkpoints.latest() is None:
+        raise InputError(f"{run}: no checkpoint yet. Wait for the first one.")
+    # A schedule, as in the run: its count is part of the optimiser's state.
+    state, _ = checkpoints.restore(start_state(encoder, optimizer(lambda step: 0.0)))
+    checkpoints.close()
+    trained = nnx.merge(split(encoder)[0], state.average, state.statistics)
+    told = f"{facts} {int(state.step)} steps of {config['batch']} photographs."
+    return TrainedEncoder(trained, None, config["size"], model.name, told.strip())
+
+
+def main() -> int:
+    """The command line."""
+    given = tyro.cli(Arguments)
+    try:
+        trained = trained_encoder(given.run, given.facts)
+        if given.confidence:
+            trained = trained._replace(confidence=load_encoder(given.confidence).confidence)
+        save_encoder(trained, given.output)
+    except FacefitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    print(f"{given.output}: {given.output.stat().st_size / 1e6:.1f} MB. {trained.facts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""Trains the encoder: `python -m experiments.train_encoder paper|cpu|smoke --run FOLDER`.
+
+The same command on the same folder goes on where the run stopped. Presets: `paper` is ResNet-50 at 224 px
+with the constants of Deng et al. 2019 (a GPU's work); `cpu` is the small network at 128 px, first on labelled
+synthetic faces without drawing, then with all terms; `smoke` is a few steps that show that everything works.
+On several hosts start it on each with JAX_COORDINATOR_ADDRESS set (and JAX_NUM_PROCESSES, JAX_PROCESS_ID
+where JAX does not know the cluster); every host reads its share of the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from facefit.errors import FacefitError, InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run computes.
+
+    Attributes:
+        labelled: folder of synthetic faces (`facefit synth`), or "" for none.
+        photographs: folder of photographs (`facefit prepare`), or "" for none.
+        labelled_share: of a batch, where both are given.
+        model: name or file of the face model.
+        backbone: resnet50, small, or small+landmarks (see `facefit.encoder.networks.Encoder`).
+        imagenet: file with ImageNet weights of ResNet-50 (see `facefit.encoder.weights`), or "".
+        start: a trained encoder's file (see `experiments/export_encoder.py`) to begin with, or "".
+        size: of the crops, pixels.
+        batch: photographs a step, over all devices.
+        geometry_steps: before the first step, so many on random landmarks without pictures, where the
+            backbone is told landmarks (see `facefit.encoder.geometry_start`).
+        steps: in all. landmark_steps: so many first ones compare no pictures, and are cheaper.
+        learning_rate: Adam's.
+        decay: "step", a fifth of it after half the steps, as the paper; "cosine", to a fiftieth.
+        warm_up: steps in which it rises from zero.
+        clip: of the gradient's global norm.
+        bfloat16: compute the backbone in half precision; for GPUs and TPUs.
+        identity_feature: use the identity feature's loss (needs `facefit[train]`).
+        photometric, ..., albedo: see `facefit.encoder.losses.Weights`.
+        first_landmarks: weight of the landmarks in the first steps. Before the network knows poses their
+            gradient is a hundred times that of the shape, and would have the shape explain the pose.
+        seed: of the first parameters and the data's order.
+        evaluate: steps between two looks at the held-out faces. held_out: how many of each kind at most.
+    """
+
+    labelled: str = ""
+    photographs: str = ""
+    labelled_share: float = 0.5
+    model: str = "open"
+    backbone: str = "small+landmarks"
+    imagenet: str = ""
+    start: str = ""
+    size: int = 128
+    batch: int = 16
+    geometry_steps: int = 5000
+    steps: int = 6000
+    landmark_steps: int = 3500
+    learning_rate: float = 1.5e-3
+    decay: str = "cosine"
+    warm_up: int = 100
+    clip: float = 5.0
+    bfloat16: bool = False
+    identity_feature: bool = False
+    photometric: float = 1.92
+    landmarks: float = 1.6e-3
+    first_landmarks: float = 4e-4
+    identity_weight: float = 0.2
+    coefficients: float = 3e-4
+    light_color: float = 10.0
+    reflectance: float = 5.0
+    exposure: float = 0.02
+    neutral: float = 0.5
+    geometry: float = 0.25
+    albedo: float = 5.0
+    seed: int = 0
+    evaluate: int = 250
+    held_out: int = 128
+
+
+PRESETS = {
+    "paper": Config(
+        backbone="resnet50",
+        size=224,
+        batch=32,
+        geometry_steps=0,
+        steps=200_000,
+        landmark_steps=0,
+        learning_rate=1e-4,
+        decay="step",
+        warm_up=0,
+        bfloat16=True,
+        identity_feature=True,
+        exposure=0.0,
+        neutral=0.0,
+        geometry=0.0,
+        albedo=0.0,
+        evaluate=5000,
+        held_out=1000,
+    ),
+    "cpu": Config(),
+    "smoke": Config(batch=4, geometry_steps=20, steps=6, landmark_steps=3, warm_up=0, evaluate=3, held_out=8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How a run is carried out; none of it changes what is computed.
+
+    Attributes:
+        folder: of the run.
+        minutes: between two checkpoints.
+        stop_after: ends after this step, as if the process had been stopped; 0 does not.
+        workers: processes that read data; 0 reads in the training process.
+    """
+
+    folder: Path
+    minutes: float = 3.0
+    stop_after: int = 0
+    workers: int = 0
+
+
+def schedule(config: Config):
+    """The learning rate by step."""
+    import optax
+
+    rate, steps = config.learning_rate, config.steps
+    if config.decay == "step":
+        main = optax.piecewise_constant_schedule(rate, {steps // 2: 0.2})
+    elif config.decay == "cosine":
+        main = optax.cosine_decay_schedule(rate, max(steps - config.warm_up, 1), alpha=0.02)
+    else:
+        raise InputError(f"decay {config.decay!r}: choose step or cosine.")
+    if not config.warm_up:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, config.warm_up), main], [config.warm_up])
+
+
+def weights(config: Config, rendering: bool):
+    """The weights of the loss's terms, in the first steps or with `rendering`."""
+    from facefit.encoder.losses import Weights
+
+    names = [field.name for field in dataclasses.fields(Weights) if field.name != "identity_feature"]
+    chosen = {name: getattr(config, name) for name in names}
+    if not rendering:
+        chosen["landmarks"] = config.first_landmarks
+    return Weights(identity_feature=config.identity_weight, **chosen)
+
+
+def train(config: Config, run: Run) -> None:
+    """Trains, or goes on; returns when all steps are made.
+
+    Raises:
+        InputError: unusable settings or data, or a folder with another run.
+        FloatingPointError: a step was not finite; its batch lies in the run folder.
+    """
+    import jax
+
+    from experiments.encoder_log import Log
+    from facefit import cache
+    from facefit.encoder.checkpoints import Checkpoints, check_config
+    from facefit.encoder.networks import make_encoder
+    from facefit.encoder.pipeline import training_batches
+    from facefit.encoder.surface import encoder_surface
+    from facefit.encoder.training import (
+        devices_mesh,
+        make_predict,
+        make_step,
+        optimizer,
+        place_batch,
+        place_state,
+        split,
+        start_state,
+    )
+    from facefit.model import find_model
+
+    cache.enable()
+    chief = jax.process_index() == 0
+    if chief:
+        check_config(run.folder, dataclasses.asdict(config))
+    mesh = devices_mesh()
+    if config.batch % mesh.size:
+        raise InputError(f"batch {config.batch}: must be divisible by the {mesh.size} devices.")
+    model = find_model(config.model)
+    surface = place_state(encoder_surface(model), mesh)
+    dtype = jax.numpy.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jax.numpy.float32
+    encoder = make_encoder(model, config.seed, config.backbone, config.size, dtype)
+    if config.imagenet:
+        from facefit.encoder.weights import load_imagenet
+
+        load_imagenet(encoder, Path(config.imagenet))
+    if config.start:
+        from facefit.encoder.weights import load_encoder, named_arrays, set_arrays
+
+        set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
+    checkpoints = Checkpoints(run.folder)
+    if config.geometry_steps and config.backbone == "small+landmarks" and checkpoints.latest() is None:
+        from facefit.encoder.geometry_start import geometry_start
+
+        encoder = geometry_start(
+            encoder, model, surface, config.size, config.geometry_steps, config.seed, show=_show
+        )
+    graph = split(encoder)[0]
+    adam = optimizer(schedule(config), config.clip)
+    state = place_state(start_state(encoder, adam), mesh)
+    feature = identity_feature() if config.identity_feature else None
+    data = iter(
+        training_batches(
+            labelled=config.labelled or None,
+            photographs=config.photographs or None,
+            labelled_share=config.labelled_share,
+            batch_size=config.batch,
+            size=config.size,
+            seed=config.seed,
+            workers=run.workers,
+            model=config.model,
+        )
+    )
+    if checkpoints.latest() is not None:
+        state, data_state = checkpoints.restore(state)
+        data.set_state(data_state)
+    start = int(state.step)
+    log = Log(run.folder, start, config.steps) if chief else None
+    predict = make_predict(graph)
+    weighed = [weights(config, rendering) for rendering in (False, True)]
+    held_out = _held_out(config) if chief else {}
+    steps = [
+        make_step(graph, adam, config.size, rendering, mesh, feature, config.seed)
+        for rendering in (False, True)
+    ]
+    data_state = data.get_state()
+    batch, saved = place_batch(next(data), mesh), time.monotonic()
+    for number in range(start, config.steps):
+        rendering = number >= config.landmark_steps
+        state, report = steps[rendering](state, surface, weighed[rendering], batch)
+        # The next batch is read while the device computes; the state noted is the one before it was.
+        data_state, before = data.get_state(), time.monotonic()
+        following = next(data)
+        waited = time.monotonic() - before
+        if not bool(report.finite):
+            _keep(batch, run.folder / f"failed_step_{number}.npz")
+            raise FloatingPointError(
+                f"step {number}: the loss or its gradient is not finite. Its batch is kept in {run.folder}."
+            )
+        done = number + 1
+        last = done == config.steps or done == run.stop_after
+        if log:
+            log.step(done, report, waited, config.batch)
+        if done % config.evaluate == 0 or done == config.steps:
+            if log:
+                forward = functools.partial(predict, state, surface)
+                log.evaluate(done, config.size, model, surface, forward, held_out)
+        if last or time.monotonic() - saved > 60 * run.minutes:
+            checkpoints.save(state, data_state)
+            saved = time.monotonic()
+        if last:
+            break
+        batch = place_batch(following, mesh)
+    checkpoints.close()
+    if log:
+        log.close()
+
+
+def _show(sentence: str) -> None:
+    print(sentence, flush=True)
+
+
+def _held_out(config: Config) -> dict:
+    """Batches of held-out samples by kind, without augmentation."""
+    from facefit.encoder.pipeline import evaluation_batches
+
+    found = {}
+    for name, folder in (("labelled", config.labelled), ("photographs", config.photographs)):
+        if folder:
+            found[name] = list(
+                evaluation_batches(
+                    folder, "validation", config.batch, config.size, config.held_out, config.model
+                )
+            )
+    return found
+
+
+def identity_feature():
+    """The loss of identity features, as the step takes it: the rendering is aligned by its own landmarks."""
+    import jax
+
+    from facefit.energy.identity_feature import identity_feature_loss
+    from facefit.photo.descriptor import descriptors, load_descriptor
+
+    network = load_descriptor()
+
+    def loss(drawn, projected, image, landmarks):
+        photographed = jax.lax.stop_gradient(descriptors(network, image, landmarks))
+        return identity_feature_loss(descriptors(network, drawn, projected), photographed)
+
+    return loss
+
+
+def _keep(batch, path: Path) -> None:
+    import numpy as np
+
+    from facefit.model.npz import write_arrays
+
+    write_arrays({name: np.asarray(value) for name, value in vars(batch).items()}, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arguments:
+    run: Annotated[Path, tyro.conf.arg(metavar="FOLDER", help="the run's folder")]
+    config: tyro.conf.OmitArgPrefixes[Config]
+    minutes: Annotated[float, tyro.conf.arg(help="between two checkpoints")] = 3.0
+    stop_after: Annotated[int, tyro.conf.arg(help="end after this step; 0 does not")] = 0
+    workers: Annotated[int, tyro.conf.arg(help="processes that read data")] = 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] not in PRESETS:
+        print(f"usage: python -m experiments.train_encoder {'|'.join(PRESETS)} --run FOLDER [--help]")
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    preset = PRESETS[arguments[0]]
+    given = tyro.cli(
+        Annotated[_Arguments, tyro.conf.arg(name="")],
+        args=arguments[1:],
+        default=_Arguments(run=tyro.MISSING, config=preset),
+        prog=f"python -m experiments.train_encoder {arguments[0]}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        import jax
+
+        jax.distributed.initialize()
+    try:
+        train(given.config, Run(given.run, given.minutes, given.stop_after, given.workers))
+    except (FacefitError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return getattr(error, "exit_status", 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The training loss: the terms of `facefit.energy`, evaluated on a batch of predictions and weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from facefit.color import linear_to_srgb_unclipped
+from facefit.encoder.batch import Batch
+from facefit.encoder.coefficients import EXPRESSION_SIGMA, Coefficients, crop_matrix
+from facefit.encoder.surface import EncoderSurface
+from facefit.energy.geometry import quadratic_loss
+from facefit.energy.landmarks import landmark_loss
+from facefit.energy.photometric import photometric_loss
+from facefit.energy.priors import coefficient_loss, exposure_loss, light_color_loss, reflectance_loss
+from facefit.model import albedo, vertices
+from facefit.render import directions_to_camera, project, render, shade, to_camera, vertex_normals
+
+# Standard deviation of a camera's exposure, natural logarithm: what portraits of unknown cameras need.
+# Fitting is stricter, since it has to find the light from nothing.
+EXPOSURE_LOG_SIGMA = 0.25
+
+
+@struct.dataclass
+class Weights:
+    """What each term counts. The first six are those of Deng et al. 2019, and their values its constants.
+
+    Attributes:
+        photometric, landmarks, identity_feature, coefficients, light_color, reflectance: the paper's.
+        exposure: of the mean irradiance about one; 0 in the paper.
+        neutral: of the known faces without expression, per mm^2; 0 in the paper, which knows no truth.
+        geometry: the same with expression.
+        albedo: of the known albedo, per unit of squared linear RGB.
+    """
+
+    photometric: float = 1.92
+    landmarks: float = 1.6e-3
+    identity_feature: float = 0.2
+    coefficients: float = 3e-4
+    light_color: float = 10.0
+    reflectance: float = 5.0
+    exposure: float = 0.0
+    neutral: float = 0.0
+    geometry: float = 0.0
+    albedo: float = 0.0
+
+
+@struct.dataclass
+class Drawn:
+    """Predictions as pictures: unclipped sRGB (B, P, P, 3) on black, coverage (B, P, P), and how far a
+    pixel's colour can be trusted by the part of the face it shows (B, P, P).
+    """
+
+    image: Float[Array, "B P P 3"]
+    coverage: Float[Array, "B P P"]
+    trust: Float[Array, "B P P"]
+
+
+def draw(surface: EncoderSurface, found: Coefficients, size: int) -> Drawn:
+    """Draws one photograph's prediction (no batch axis) in the crop's camera."""
+    model = surface.surface
+    points = vertices(model, found.identity, found.expression)
+    normals = directions_to_camera(vertex_normals(points, model.faces), found.rotation)
+    lit = shade(albedo(model, found.albedo), normals, found.lighting)
+    values = jnp.concatenate([lit, surface.photometric[:, None]], -1)
+    placed = to_camera(points, found.rotation, found.translation)
+    drawn = render(placed, values, model.faces, crop_matrix(size), (size, size))
+    trust = jax.lax.stop_gradient(drawn.image[..., 3])
+    return Drawn(linear_to_srgb_unclipped(drawn.image[..., :3]), drawn.coverage, trust)
+
+
+def project_landmarks(surface: EncoderSurface, found: Coefficients, size: int) -> Float[Array, "B 68 2"]:
+    """The predicted iBUG points, crop pixels."""
+
+    def one(found: Coefficients):
+        points = vertices(surface.landmarks, found.identity, found.expression)
+        return project(to_camera(points, found.rotation, found.translation), crop_matrix(size))
+
+    return jax.vmap(one)(found)
+
+
+def weak_terms(
+    surface: EncoderSurface, found: Coefficients, batch: Batch, size: int
+) -> dict[str, Float[Array, ""]]:
+    """The terms that need no drawing, not yet weighed."""
+    colors = jax.vmap(lambda one: albedo(surface.surface, one))(found.albedo)
+    blendshape = surface.surface.expression_is_blendshape
+    return {
+        "landmarks": landmark_loss(
+            project_landmarks(surface, found, size), batch.landmarks, batch.landmark_weight, size
+        ),
+        "coefficients": coefficient_loss(
+            found.identity, found.expression, found.albedo, EXPRESSION_SIGMA, blendshape
+        ),
+        "light_color": light_color_loss(found.lighting),
+        "reflectance": reflectance_loss(colors, surface.skin),
+        "exposure": exposure_loss(found.lighting, EXPOSURE_LOG_SIGMA),
+    }
+
+
+def supervised_terms(
+    surface: EncoderSurface, found: Coefficients, batch: Batch
+) -> dict[str, Float[Array, ""]]:
+    """The terms of samples whose truth is known."""
+    known = batch.labelled.astype(jnp.float32)
+    identity = found.identity - batch.identity
+    both = jnp.concatenate([identity, found.expression - batch.expression], -1)
+    return {
+        "neutral": quadratic_loss(identity, surface.identity_metric, known),
+        "geometry": quadratic_loss(both, surface.geometry_metric, known),
+        "albedo": quadratic_loss(found.albedo - batch.albedo, surface.albedo_metric, known),
+    }
+
+
+def drawn_terms(
+    drawn: Drawn,
+    batch: Batch,
+    projected: Float[Array, "B 68 2"],
+    identity_feature: Callable | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """The terms that compare pictures.
+
+    Args:
+        identity_feature: (drawn image, projected landmarks, photograph, its landmarks) -> loss; None leaves
+            the term out.
+    """
+    terms = {"photometric": photometric_loss(drawn.image, batch.image, batch.skin * drawn.trust)}
+    if identity_feature is not None:
+        terms["identity_feature"] = identity_feature(
+            jnp.clip(drawn.image, 0.0, 1.0), projected, batch.image, batch.landmarks
+        )
+    return terms
+
+
+def weigh(terms: dict[str, Float[Array, ""]], weights: Weights) -> Float[Array, ""]:
+    """The weighted sum of the terms that are there."""
+    return sum(getattr(weights, name) * value for name, value in sorted(terms.items()))
