@@ -1,9 +1,11 @@
 """Triangles and pixels: the operations of a differentiable rasterizer, installed as `facefit_kernels`."""
 
 from facefit_kernels.antialiasing.op import antialias, neighbors
+from facefit_kernels.drawing.op import draw
 from facefit_kernels.fragments import Fragments
 from facefit_kernels.implementations import available
 from facefit_kernels.interpolation.op import interpolate
+from facefit_kernels.normals.op import vertex_normals
 from facefit_kernels.rasterization.op import rasterize
 
-__all__ = ["Fragments", "antialias", "available", "interpolate", "neighbors", "rasterize"]
+__all__ = ["Fragments", "antialias", "available", "draw", "interpolate", "neighbors", "rasterize", "vertex_normals"]

@@ -19,6 +19,12 @@ _FUNCTIONS = (
     "blend",
     "blend_forward",
     "blend_backward",
+    "draw",
+    "draw_forward",
+    "draw_backward",
+    "normals",
+    "normals_forward",
+    "normals_backward",
 )
 
 

@@ -138,8 +138,20 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x
     return ends, jnp.where(valid, last, -1), a, b, position, depth
 
 
+def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Array, " F"]:
+    """Twice the area of each triangle in pixels, signed by the side that is seen; zero where a corner is not in
+    front of the camera.
+    """
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    area = _cross(b[:, 0] - a[:, 0], b[:, 1] - a[:, 1], c[:, 0] - a[:, 0], c[:, 1] - a[:, 1])
+    return jnp.where((a[:, 3] == 1) & (b[:, 3] == 1) & (c[:, 3] == 1), area, 0.0)
+
+
 def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, step_y):
-    shared = first == second
+    # Two neighbours seen from the same side: the surface goes on.
+    side = facing(vertices, faces)
+    near = (first >= 0) & (second >= 0) & jnp.any(adjacent[first] == second[:, None], axis=1)
+    shared = (first == second) | (near & (rounded(side[first] * side[second]) > 0))
     start_first = jnp.where(shared, -1, first)
     ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, adjacent, start_first, x, y, step_x, step_y)
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))

@@ -23,6 +23,41 @@ inline bool corners_of(const int32_t* faces, int64_t face_count, int64_t vertex_
   return there(c[0]) && there(c[1]) && there(c[2]);
 }
 
+// The screen vertices (B, V) of a batch.
+template <typename Vertices>
+inline std::vector<Vertex> screen_vertices(ffi::ThreadPool& pool, const Vertices& v, int64_t B, float half_x,
+                                           float half_y) {
+  const int64_t V = v.dim(0), chunks = B >= 8 ? 1 : 8;
+  std::vector<Vertex> screen(B * V);
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
+      screen[b * V + i] = screen_vertex(v.at(b) + 4 * i, half_x, half_y);
+  });
+  return screen;
+}
+
+// The nearest face of every pixel of the rows `first` to `last`, and its depth; `index` and `z` begin at row `first`.
+// Faces come in rising order, so that a strict comparison leaves the lower index at equal depth.
+inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* triangles, int64_t F, int first, int last,
+                          int width, int32_t* index, float* z) {
+  const int64_t pixels = (int64_t)(last + 1 - first) * width;
+  std::fill(index, index + pixels, -1);
+  std::fill(z, z + pixels, std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < F; ++i) {
+    const Bounds r = boxes[i];
+    const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
+    if (r.first_x > r.last_x || y0 > y1) continue;
+    const Vertex a = s[triangles[3 * i]], b = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
+    for (int y = y0; y <= y1; ++y)
+      for (int x = r.first_x; x <= r.last_x; ++x) {
+        float d;
+        const int64_t at = (int64_t)(y - first) * width + x;
+        if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
+      }
+  }
+}
+
 // vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
 inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, IntResult face_index,
                             FloatResult barycentric, FloatResult depth) {
@@ -35,15 +70,9 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   if (pixels == 0 || B == 0) return ffi::Error::Success();
   const float half_x = 0.5f * width, half_y = 0.5f * height;
 
-  std::vector<Vertex> screen(B * V);
+  const auto screen = screen_vertices(pool, v, B, half_x, half_y);
   std::vector<Bounds> box(B * F);
   const int64_t chunks = B >= 8 ? 1 : 8;
-  parallel_for(pool, B * chunks, [&](int64_t task) {
-    const int64_t b = task / chunks, c = task % chunks;
-    const float* clip = v.at(b);
-    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
-      screen[b * V + i] = screen_vertex(clip + 4 * i, half_x, half_y);
-  });
   parallel_for(pool, B * chunks, [&](int64_t task) {
     const int64_t b = task / chunks, c = task % chunks;
     const int32_t* triangles = f.at(b);
@@ -54,7 +83,6 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
                                                            : Bounds{1, 1, 0, 0};
     }
   });
-  // Bands of rows; in each, faces in rising order, so that a strict comparison leaves the lower index at equal depth.
   const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
   const int64_t bands = std::min<int64_t>(height, B >= 4 * threads ? 1 : 4 * threads);
   parallel_for(pool, B * bands, [&](int64_t task) {
@@ -67,20 +95,8 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
     int32_t* index = face_index->typed_data() + b * pixels;
     float* z = depth->typed_data() + b * pixels;
     float* weights = barycentric->typed_data() + 3 * b * pixels;
-    std::fill(index + (int64_t)first * width, index + (int64_t)(last + 1) * width, -1);
-    std::fill(z + (int64_t)first * width, z + (int64_t)(last + 1) * width, std::numeric_limits<float>::infinity());
-    for (int64_t i = 0; i < F; ++i) {
-      const Bounds r = boxes[i];
-      const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
-      if (r.first_x > r.last_x || y0 > y1) continue;
-      const Vertex a = s[triangles[3 * i]], bb = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
-      for (int y = y0; y <= y1; ++y)
-        for (int x = r.first_x; x <= r.last_x; ++x) {
-          float d;
-          const int64_t at = (int64_t)y * width + x;
-          if (covers(a, bb, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
-        }
-    }
+    nearest_faces(s, boxes, triangles, F, first, last, width, index + (int64_t)first * width,
+                  z + (int64_t)first * width);
     Surface value;
     for (int y = first; y <= last; ++y)
       for (int x = 0; x < width; ++x) {

@@ -8,13 +8,20 @@
 namespace facefit {
 
 // A mesh as the walk sees it. neighbor[3 f + k] is the face across the edge opposite corner k of face f, -1 at a
-// boundary.
+// boundary. `facing` is of every face, see below.
 struct Mesh {
   const Vertex* screen;
   const int32_t* faces;
   const int32_t* neighbor;
+  const float* facing;
   int64_t vertex_count, face_count;
 };
+
+// Twice the area of a triangle, signed by the side that is seen; zero where a corner is not in front of the camera.
+FACEFIT_BOTH float facing(const Vertex& a, const Vertex& b, const Vertex& c) {
+  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) return 0.0f;
+  return edge_function(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y);
+}
 
 // How a walk ended: the surface reaches the other centre in `face`, or ends before it at `position` (0 to 1) on the
 // edge from vertex `a` to vertex `b`.
@@ -99,6 +106,11 @@ FACEFIT_BOTH void discontinuity(const Mesh& mesh, int32_t first, int32_t second,
                                 float step_y, int32_t* a, int32_t* b) {
   *a = *b = kContinuous;
   if (first == second) return;
+  // Two neighbours seen from the same side: the surface goes on. Most pairs, and the walk is what costs.
+  if (first >= 0 && second >= 0 && mesh.facing[first] * mesh.facing[second] > 0) {
+    const int32_t* across = mesh.neighbor + 3 * first;
+    if (across[0] == second || across[1] == second || across[2] == second) return;
+  }
   Walk from = {false, -1, -1, -1, 0, 0}, back = from;
   if (first >= 0) {
     from = walk(mesh, first, x, y, step_x, step_y);
