@@ -48,7 +48,7 @@ def _pick(values: Array, column: Array) -> Array:
     return jnp.take_along_axis(values, column[:, None], axis=1)[:, 0]
 
 
-def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x, y, step_x, step_y):
+def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Array, P], x, y, step_x, step_y):
     """Follows the surface from centres (x, y) that show `face` to (x + step_x, y + step_y); see
     csrc/silhouette.h.
 
@@ -72,7 +72,8 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x
         edge = [_cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]) for i, j in pairs]
         beyond = [_cross(there[:, i, 0], there[:, i, 1], there[:, j, 0], there[:, j, 1]) for i, j in pairs]
         total = (rounded(edge[0] * w[:, 0]) + rounded(edge[1] * w[:, 1])) + rounded(edge[2] * w[:, 2])
-        sign = jnp.where(total < 0, -1.0, 1.0)
+        own = facings[face]
+        sign = jnp.where(jnp.where(own != 0, own, total) < 0, -1.0, 1.0)
         edge, beyond = jnp.stack(edge, 1), jnp.stack(beyond, 1)
         change = beyond - edge
         tie = jnp.stack([edge_tie(v[:, i], v[:, j]) for i, j in pairs], 1)
@@ -96,7 +97,12 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x
             rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
             + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3])
         ) + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3])
-        stops = active & ~arrived & (boundary | ~(sign * side < 0))
+        # Where the surface goes on, the next triangle is seen from the same side (wound the other way if both run
+        # through the edge in the same direction).
+        sides = rounded(own * facings[jnp.where(boundary, 0, following)])
+        alike = _pick(other, (opposite + 1) % 3) == b
+        turns = jnp.where(sides != 0, jnp.where(alike, ~(sides > 0), ~(sides < 0)), ~(sign * side < 0))
+        stops = active & ~arrived & (boundary | turns)
         goes_on = active & ~arrived & ~stops
         here_x, here_y = x + rounded(at * step_x), y + rounded(at * step_y)
         along_p = jnp.where(
@@ -148,15 +154,21 @@ def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Arr
 
 
 def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, step_y):
-    # Two neighbours seen from the same side: the surface goes on.
     side = facing(vertices, faces)
-    near = (first >= 0) & (second >= 0) & jnp.any(adjacent[first] == second[:, None], axis=1)
+    # Two neighbours wound alike and seen from the same side: the surface goes on.
+    corner, other = faces[first], faces[second]
+    near = jnp.zeros(first.shape, bool)
+    for k in range(3):
+        p, q = corner[:, (k + 1) % 3, None], corner[:, (k + 2) % 3, None]
+        alike = jnp.any((other == q) & (jnp.roll(other, -1, axis=1) == p), axis=1)
+        near = near | ((adjacent[first, k] == second) & alike)
+    near = near & (first >= 0) & (second >= 0)
     shared = (first == second) | (near & (rounded(side[first] * side[second]) > 0))
     start_first = jnp.where(shared, -1, first)
-    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, adjacent, start_first, x, y, step_x, step_y)
+    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, side, adjacent, start_first, x, y, step_x, step_y)
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
     ends_2, last_2, a_2, b_2, _, depth_2 = _walk(
-        vertices, faces, adjacent, jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
+        vertices, faces, side, adjacent, jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
     )
     joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
     take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))

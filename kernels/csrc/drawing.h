@@ -1,6 +1,8 @@
 // Loops of drawing on the CPU: from vertices and their attributes to antialiased pixels in one call, and back.
 #pragma once
 
+#include <type_traits>
+
 #include "antialiasing.h"
 
 namespace facefit {
@@ -16,7 +18,14 @@ struct Drawn {
   Pairs pairs() const { return {clip, edges, V, H, W}; }
 };
 
-// One row of the fine picture averaged into the result's rows; `fine` begins at row y0, a multiple of `samples`.
+// Calls f with the number of attributes: known to the compiler where there are three, the commonest case.
+template <typename F>
+inline void with_channels(int64_t C, const F& f) {
+  if (C == 3) return f(std::integral_constant<int64_t, 3>());
+  f(C);
+}
+
+// The fine picture's rows averaged into the result's; `fine` begins at row y0, a multiple of `samples`.
 inline void pool_rows(const float* fine, int64_t channels, int64_t W, int64_t samples, int64_t y0, int64_t y1,
                       float* out) {
   const int64_t width = W / samples;
@@ -48,14 +57,15 @@ inline void every_pixel(const Drawn& d, int64_t y0, int64_t y1, const Each& each
 
 // The hard picture's rows y0 to y1 (excluded), or their change.
 inline void shade_rows(const Drawn& d, int64_t y0, int64_t y1, float* hard) {
-  const int64_t C = d.C, channels = C + 1;
-  std::fill(hard + channels * d.W * y0, hard + channels * d.W * y1, 0.0f);
-  every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
-    const float *w = value.barycentric, *p = d.attributes + C * k[0], *q = d.attributes + C * k[1],
-                *r = d.attributes + C * k[2];
-    float* to = hard + channels * at;
-    for (int64_t c = 0; c < C; ++c) to[c] = w[0] * p[c] + w[1] * q[c] + w[2] * r[c];
-    to[C] = 1.0f;
+  std::fill(hard + (d.C + 1) * d.W * y0, hard + (d.C + 1) * d.W * y1, 0.0f);
+  with_channels(d.C, [&](auto C) {
+    every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
+      const float *w = value.barycentric, *p = d.attributes + C * k[0], *q = d.attributes + C * k[1],
+                  *r = d.attributes + C * k[2];
+      float* to = hard + (C + 1) * at;
+      for (int64_t c = 0; c < C; ++c) to[c] = w[0] * p[c] + w[1] * q[c] + w[2] * r[c];
+      to[C] = 1.0f;
+    });
   });
 }
 
@@ -78,21 +88,22 @@ inline void shade_forward_rows(const Drawn& d, const float* d_clip, const float*
 // `gradient` begins at row y0. The coverage of a pixel that shows a face is one: it has no gradient here.
 inline void shade_backward_rows(const Drawn& d, const float* gradient, int64_t y0, int64_t y1, float* g_clip,
                                 float* g_attributes) {
-  const int64_t C = d.C, channels = C + 1;
-  every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
-    const float* from = gradient + channels * (at - y0 * d.W);
-    float dot[3];
-    for (int j = 0; j < 3; ++j) {
-      const float* a = d.attributes + C * k[j];
-      float *sum = g_attributes + C * k[j], total = 0;
-      for (int64_t c = 0; c < C; ++c) {
-        total += from[c] * a[c];
-        sum[c] += value.barycentric[j] * from[c];
+  with_channels(d.C, [&](auto C) {
+    every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
+      const float* from = gradient + (C + 1) * (at - y0 * d.W);
+      float dot[3];
+      for (int j = 0; j < 3; ++j) {
+        const float* a = d.attributes + C * k[j];
+        float *sum = g_attributes + C * k[j], total = 0;
+        for (int64_t c = 0; c < C; ++c) {
+          total += from[c] * a[c];
+          sum[c] += value.barycentric[j] * from[c];
+        }
+        dot[j] = total;
       }
-      dot[j] = total;
-    }
-    float* const corner[3] = {g_clip + 4 * k[0], g_clip + 4 * k[1], g_clip + 4 * k[2]};
-    surface_vjp(value, dot, 0.0f, corner);
+      float* const corner[3] = {g_clip + 4 * k[0], g_clip + 4 * k[1], g_clip + 4 * k[2]};
+      surface_vjp(value, dot, 0.0f, corner);
+    });
   });
 }
 

@@ -49,12 +49,22 @@ inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* t
     const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
     if (r.first_x > r.last_x || y0 > y1) continue;
     const Vertex a = s[triangles[3 * i]], b = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
-    for (int y = y0; y <= y1; ++y)
-      for (int x = r.first_x; x <= r.last_x; ++x) {
+    for (int y = y0; y <= y1; ++y) {
+      const int64_t row = (int64_t)(y - first) * width;
+      auto test = [&](int x) {
         float d;
-        const int64_t at = (int64_t)(y - first) * width + x;
-        if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
+        if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[row + x]) z[row + x] = d, index[row + x] = (int32_t)i;
+      };
+#ifdef FACEFIT_FOUR_AT_ONCE
+      for (int x = r.first_x; x <= r.last_x; x += 4) {
+        int may = may_cover_four(a, b, c, x + 0.5f, y + 0.5f);
+        if (r.last_x - x < 3) may &= (1 << (r.last_x - x + 1)) - 1;
+        for (; may; may &= may - 1) test(x + __builtin_ctz(may));
       }
+#else
+      for (int x = r.first_x; x <= r.last_x; ++x) test(x);
+#endif
+    }
   }
 }
 

@@ -61,6 +61,24 @@ FACEFIT_BOTH bool covers(const Vertex& a, const Vertex& b, const Vertex& c, floa
   return d >= -1.0f && d <= 1.0f;
 }
 
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
+#define FACEFIT_FOUR_AT_ONCE
+// Four centres in a row, of which the first is (px, py): bit k is clear where `covers` is certainly false at the k-th,
+// because two edge functions, computed as there, differ in sign. For the host; it settles most of a triangle's window.
+typedef float Four __attribute__((vector_size(16)));
+typedef int FourSigns __attribute__((vector_size(16)));
+
+inline int may_cover_four(const Vertex& a, const Vertex& b, const Vertex& c, float px, float py) {
+  const Four x = {px, px + 1, px + 2, px + 3};
+  const Four ax = a.x - x * a.w, bx = b.x - x * b.w, cx = c.x - x * c.w;
+  const float ay = a.y - py * a.w, by = b.y - py * b.w, cy = c.y - py * c.w;
+  const Four ea = bx * cy - by * cx, eb = cx * ay - cy * ax, ec = ax * by - ay * bx;
+  const FourSigns some_positive = (ea > 0) | (eb > 0) | (ec > 0), some_negative = (ea < 0) | (eb < 0) | (ec < 0);
+  const FourSigns apart = some_positive & some_negative;
+  return (apart[0] ? 0 : 1) | (apart[1] ? 0 : 2) | (apart[2] ? 0 : 4) | (apart[3] ? 0 : 8);
+}
+#endif
+
 // The pixels a triangle may cover, both ends included; empty where first > last.
 struct Bounds {
   short first_x, first_y, last_x, last_y;
