@@ -7,12 +7,20 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from facefit_kernels import rasterize
+from facefit_kernels import interpolate, rasterize
 from jaxtyping import Array, Float
 
 from facefit.model import FaceModel, albedo, crop, find_model, mean_parameters, vertices
 from facefit.model.ict import HEAD
-from facefit.render import directions_to_camera, intrinsics, render, shade, to_camera, vertex_normals
+from facefit.render import (
+    clip_coordinates,
+    directions_to_camera,
+    intrinsics,
+    render,
+    shade,
+    to_camera,
+    vertex_normals,
+)
 
 ICT_FILE = Path(__file__).resolve().parents[2] / "shared/data/models/ict_facekit/ict_facekit_float32.npz"
 _LIGHT = np.random.default_rng(0).normal(0, 0.15, (9, 3)).astype(np.float32)
@@ -90,19 +98,15 @@ def moved(scene: Scene, motion: Float[Array, "10"]):
     return placed + motion[:3], colors
 
 
-def picture(scene: Scene, motion: Float[Array, "10"], size: tuple[int, int], implementation=None):
+def picture(scene: Scene, motion: Float[Array, "10"], size: tuple[int, int], samples: int = 1):
     """The antialiased picture (H, W, 3) over a flat background."""
     placed, colors = moved(scene, motion)
-    drawn = render(placed, colors, scene.model.faces, camera(size), size, implementation)
+    drawn = render(placed, colors, scene.model.faces, camera(size), size, samples=samples)
     return drawn.image + (1 - drawn.coverage[..., None]) * BACKGROUND
 
 
 def supersampled(scene: Scene, motion: Float[Array, "10"], size: tuple[int, int], times: int):
     """The mean of `times` x `times` hard samples a pixel: what antialiasing approximates."""
-    from facefit_kernels import interpolate
-
-    from facefit.render import clip_coordinates
-
     height, width = size
     fine = (times * height, times * width)
     placed, colors = moved(scene, motion)
