@@ -38,7 +38,7 @@ class Deodr:
         self.scene.render(self.camera)
         self.scene.clear_gradients()
         self.scene.render_backward(np.asarray(gradient, np.float64))
-        return self.scene.mesh.vertices_b, self.scene.mesh.vertices_colors_b
+        return self.scene.mesh._vertices_b, self.scene.mesh.vertices_colors_b
 
 
 class Mitsuba:

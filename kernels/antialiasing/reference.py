@@ -153,17 +153,34 @@ def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Arr
     return jnp.where((a[:, 3] == 1) & (b[:, 3] == 1) & (c[:, 3] == 1), area, 0.0)
 
 
+def _goes_on(faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"], side: Float[Array, " F"], k: int):
+    """Whether the surface goes on across the edge opposite corner k: it has a neighbour there that is wound alike
+    and seen from the same side.
+    """
+    following = adjacent[:, k]
+    there = (following >= 0) & (following < faces.shape[0])
+    following = jnp.where(there, following, 0)
+    p, q, other = faces[:, (k + 1) % 3, None], faces[:, (k + 2) % 3, None], faces[following]
+    alike = jnp.any((other == q) & (jnp.roll(other, -1, axis=1) == p), axis=1)
+    return there & alike & (rounded(side * side[following]) > 0)
+
+
 def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, step_y):
     side = facing(vertices, faces)
-    # Two neighbours wound alike and seen from the same side: the surface goes on.
+    # Faces around a vertex where the surface goes on across every edge, or across the edge they share.
+    across = jnp.stack([_goes_on(faces, adjacent, side, k) for k in range(3)], axis=1)
+    rim = jnp.zeros(vertices.shape[0], bool)
+    exists = jnp.all((faces >= 0) & (faces < vertices.shape[0]), axis=-1)
+    for k in range(3):
+        ends = exists & ~across[:, k]
+        for end in ((k + 1) % 3, (k + 2) % 3):
+            rim = rim.at[jnp.where(ends, faces[:, end], vertices.shape[0])].max(True, mode="drop")
     corner, other = faces[first], faces[second]
     near = jnp.zeros(first.shape, bool)
     for k in range(3):
-        p, q = corner[:, (k + 1) % 3, None], corner[:, (k + 2) % 3, None]
-        alike = jnp.any((other == q) & (jnp.roll(other, -1, axis=1) == p), axis=1)
-        near = near | ((adjacent[first, k] == second) & alike)
-    near = near & (first >= 0) & (second >= 0)
-    shared = (first == second) | (near & (rounded(side[first] * side[second]) > 0))
+        near = near | (jnp.any(other == corner[:, k, None], axis=1) & ~rim[corner[:, k]])
+        near = near | ((adjacent[first, k] == second) & across[first, k])
+    shared = (first == second) | (near & (first >= 0) & (second >= 0))
     start_first = jnp.where(shared, -1, first)
     ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, side, adjacent, start_first, x, y, step_x, step_y)
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))

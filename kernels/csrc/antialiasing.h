@@ -57,6 +57,16 @@ inline std::vector<float> facings(ffi::ThreadPool& pool, const std::vector<Verte
   return areas;
 }
 
+// Marks the vertices at whose edges the surface may end: see `Mesh`.
+inline void rim_of(const Mesh& mesh, uint8_t* rim) {
+  const int32_t* k;
+  for (int64_t i = 0; i < mesh.face_count; ++i) {
+    if (!corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, i, &k)) continue;
+    for (int j = 0; j < 3; ++j)
+      if (!goes_on(mesh, (int32_t)i, j)) rim[k[(j + 1) % 3]] = rim[k[(j + 2) % 3]] = 1;
+  }
+}
+
 // The edges between the pixels of the rows y0 to y1 (excluded) and the next ones to the right and below.
 inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
                               int32_t* edges) {
@@ -98,10 +108,14 @@ inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   }
   const auto screen = screen_vertices(pool, v, B, 0.5f * W, 0.5f * H);
   const auto areas = facings(pool, screen, f, B, V);
+  std::vector<uint8_t> rim(B * V);
+  parallel_for(pool, B, [&](int64_t b) {
+    rim_of({screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, nullptr, V, F}, &rim[b * V]);
+  });
   const int64_t bands = band_count(H, B);
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
-    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, V, F};
+    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, rim.data() + b * V, V, F};
     crossings_of_rows(mesh, index.at(b), H, W, H * band / bands, H * (band + 1) / bands,
                       result->typed_data() + b * H * W * 4);
   });

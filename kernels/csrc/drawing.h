@@ -143,14 +143,24 @@ inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints n
       each(task / bands, samples * (rows * band / bands), samples * (rows * (band + 1) / bands));
     });
   };
-  in_bands([&](int64_t b, int64_t y0, int64_t y1) {
+  std::vector<int> begins(bands + 1);
+  for (int64_t k = 0; k <= bands; ++k) begins[k] = (int)(samples * (rows * k / bands));
+  std::vector<std::vector<std::vector<int32_t>>> lists(B);
+  std::vector<uint8_t> rim(B * V);
+  parallel_for(pool, 2 * B, [&](int64_t task) {
+    const int64_t b = task / 2;
+    if (task % 2) return rim_of({screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, nullptr, V, F}, &rim[b * V]);
+    lists[b] = faces_of_bands(box.data() + b * F, F, begins);
+  });
+  parallel_for(pool, B * bands, [&](int64_t task) {
+    const int64_t b = task / bands, band = task % bands, y0 = begins[band], y1 = begins[band + 1];
     std::vector<float> depth((y1 - y0) * W);
-    nearest_faces(screen.data() + b * V, box.data() + b * F, f.at(b), F, (int)y0, (int)y1 - 1, (int)W,
+    nearest_faces(screen.data() + b * V, box.data() + b * F, f.at(b), lists[b][band], (int)y0, (int)y1 - 1, (int)W,
                   face_index->typed_data() + b * pixels + y0 * W, depth.data());
     shade_rows(drawn(b), y0, y1, hard->typed_data() + (C + 1) * b * pixels);
   });
   in_bands([&](int64_t b, int64_t y0, int64_t y1) {
-    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, V, F};
+    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, rim.data() + b * V, V, F};
     crossings_of_rows(mesh, face_index->typed_data() + b * pixels, H, W, y0, y1, edges->typed_data() + 4 * b * pixels);
   });
   in_bands([&](int64_t b, int64_t y0, int64_t y1) {

@@ -8,12 +8,14 @@
 namespace facefit {
 
 // A mesh as the walk sees it. neighbor[3 f + k] is the face across the edge opposite corner k of face f, -1 at a
-// boundary. `facing` is of every face, see below.
+// boundary. `facing` is of every face, see below. `rim` is not zero at a vertex with an edge that the surface does not go
+// on across (see `goes_on`).
 struct Mesh {
   const Vertex* screen;
   const int32_t* faces;
   const int32_t* neighbor;
   const float* facing;
+  const uint8_t* rim;
   int64_t vertex_count, face_count;
 };
 
@@ -32,6 +34,16 @@ struct Walk {
 };
 
 enum { kLongestWalk = 64 };
+
+// Whether the surface goes on across the edge opposite corner k of a face: it has a neighbour there that is wound alike
+// and seen from the same side.
+FACEFIT_BOTH bool goes_on(const Mesh& mesh, int32_t face, int k) {
+  const int32_t next = mesh.neighbor[3 * face + k];
+  if (next < 0 || next >= mesh.face_count || !(mesh.facing[face] * mesh.facing[next] > 0)) return false;
+  const int32_t p = mesh.faces[3 * face + (k + 1) % 3], q = mesh.faces[3 * face + (k + 2) % 3];
+  const int32_t* other = mesh.faces + 3 * next;
+  return (other[0] == q && other[1] == p) || (other[1] == q && other[2] == p) || (other[2] == q && other[0] == p);
+}
 
 FACEFIT_BOTH float edge_at(const Vertex& a, const Vertex& b, float x, float y) {
   return edge_function(a.x - x * a.w, a.y - y * a.w, b.x - x * b.w, b.y - y * b.w);
@@ -121,14 +133,12 @@ FACEFIT_BOTH void discontinuity(const Mesh& mesh, int32_t first, int32_t second,
                                 float step_y, int32_t* a, int32_t* b) {
   *a = *b = kContinuous;
   if (first == second) return;
-  // Two neighbours wound alike and seen from the same side: the surface goes on. Most pairs, and the walk is what costs.
-  if (first >= 0 && second >= 0 && mesh.facing[first] * mesh.facing[second] > 0) {
+  // Faces around a vertex where the surface goes on across every edge. Most pairs, and walks are what costs.
+  if (first >= 0 && second >= 0) {
     const int32_t *corner = mesh.faces + 3 * first, *other = mesh.faces + 3 * second;
     for (int k = 0; k < 3; ++k) {
-      if (mesh.neighbor[3 * first + k] != second) continue;
-      const int32_t p = corner[(k + 1) % 3], q = corner[(k + 2) % 3];
-      if ((other[0] == q && other[1] == p) || (other[1] == q && other[2] == p) || (other[2] == q && other[0] == p))
-        return;
+      if ((corner[k] == other[0] || corner[k] == other[1] || corner[k] == other[2]) && !mesh.rim[corner[k]]) return;
+      if (mesh.neighbor[3 * first + k] == second && goes_on(mesh, first, k)) return;
     }
   }
   Walk from = {false, -1, -1, -1, 0, 0}, back = from;
