@@ -1,8 +1,8 @@
 """Run the benchmarks and print one JSON object: `python -m benchmarks [SUBJECT...] [--smoke] [--json FILE]`.
 
 A subject is a module of this folder with a function `run(smoke: bool) -> dict`. Give a quiet machine: nothing
-else should be running. `--gate` compares ratios with the committed ones, `--table FILE` prints the README's table
-from a result.
+else should be running. `--gate` compares ratios with the committed ones, `--table FILE` prints the README's
+table from a result.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def machine() -> dict:
         "cores": cores,
         "python": platform.python_version(),
         "commit": _commit(),
-        "versions": {name: _version(name) for name in ("facefit", "jax", "jaxlib", "numpy", "deodr", "mitsuba")},
+        "versions": {
+            name: _version(name) for name in ("facefit", "jax", "jaxlib", "numpy", "deodr", "mitsuba")
+        },
         "load": [round(load, 1) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "device": jax.devices()[0].device_kind,
         "kernels": available()[0],

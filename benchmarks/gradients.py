@@ -1,4 +1,6 @@
-"""Gradient truth: the derivative of an L1 picture loss against finite differences of the supersampled loss."""
+"""Gradient truth: the derivative of an L1 picture loss against finite differences of the supersampled
+loss.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ class Deodr:
 
 
 class Mitsuba:
-    """Mitsuba 3 (Jakob et al. 2022), LLVM variant, `direct_projective`, one emitting mesh, 16 samples a pixel."""
+    """Mitsuba 3 (Jakob et al. 2022), LLVM variant, `direct_projective`, one emitting mesh, 16 samples a
+    pixel.
+    """
 
     package = "mitsuba"
 

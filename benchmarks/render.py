@@ -83,8 +83,8 @@ def run(smoke: bool = False) -> dict:
 
 
 def meshes() -> dict[str, Scene]:
-    """The heads to draw: about 22 thousand triangles (ICT-FaceKit's, or the open model's outside where its files
-    are not there), and the skin of the open model's face.
+    """The heads to draw: about 22 thousand triangles (ICT-FaceKit's, or the open model's outside where its
+    files are not there), and the skin of the open model's face.
     """
     front, _, third = head_scenes()
     part = outer(front.model)
@@ -173,9 +173,11 @@ def reference(head: Head, repeats: int) -> dict:
     """Plain JAX on the same head; the pictures are compared first."""
     (forward, forward_s), (both, both_s) = head.programs("reference")
     hard, _ = compiled(
-        lambda placed, faces: rasterize(
-            clip_coordinates(placed, head.matrix, head.size), faces, head.size, implementation="reference"
-        ).face_index,
+        lambda placed, faces: (
+            rasterize(
+                clip_coordinates(placed, head.matrix, head.size), faces, head.size, implementation="reference"
+            ).face_index
+        ),
         jnp.asarray(head.placed),
         jnp.asarray(head.faces),
     )

@@ -14,8 +14,9 @@ def gate(results: dict, baseline: dict) -> list[str]:
 
     Args:
         results: of `python -m benchmarks`; subjects that did not run are not compared.
-        baseline: {subject: {"ratios": {name: at least}, "bounds": {name: at most}}}: ratios of times, larger is
-            better, may be lower by TOLERANCE; bounds are of figures that do not depend on the machine's speed.
+        baseline: {subject: {"ratios": {name: at least}, "bounds": {name: at most}}}: ratios of times, larger
+            is better, may be lower by TOLERANCE; bounds are of figures that do not depend on the machine's
+            speed.
     """
     worse = []
     for subject, limits in baseline.items():
@@ -35,11 +36,13 @@ def gate(results: dict, baseline: dict) -> list[str]:
 
 
 def table(results: dict) -> str:
-    """Markdown: milliseconds a picture of ours and of the peers, and how many times as long the peers take."""
+    """Markdown: milliseconds a picture of ours and of the peers, and how many times as long the peers
+    take.
+    """
     machine, render = results["machine"], results["render"]
     lines = [
-        f"Milliseconds a picture, forward / forward with gradients to vertices and colours; median of interleaved "
-        f"calls. {machine['processor']}, {machine['cores']} cores, commit {machine['commit']}.",
+        f"Milliseconds a picture, forward / forward with gradients to vertices and colours; median of "
+        f"interleaved calls. {machine['processor']}, {machine['cores']} cores, commit {machine['commit']}.",
         "",
         "| | ours | ours, 2 x 2 samples | " + " | ".join(_peers(render)) + " |",
         "|---|---|---|" + "---|" * len(_peers(render)),
@@ -49,7 +52,9 @@ def table(results: dict) -> str:
         cells = [_pair(times, ""), f"- / {fine:.1f}" if fine is not None else ""]
         cells += [_pair(times, f"{peer} ") for peer in _peers(render)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append(f"| plain JAX, 22k batch 1 | {_pair(render['reference'], '')} |" + " |" * (1 + len(_peers(render))))
+    lines.append(
+        f"| plain JAX, 22k batch 1 | {_pair(render['reference'], '')} |" + " |" * (1 + len(_peers(render)))
+    )
     lines += ["", "Times as long as ours, median over rounds: " + "; ".join(
         f"{name} {value}" for name, value in render["ratios"].items()
     ) + "."]  # fmt: skip
@@ -57,8 +62,8 @@ def table(results: dict) -> str:
         found = results["gradients"]
         lines += [
             "",
-            f"Derivatives of a picture loss against the supersampled loss, largest error on three heads: shifts "
-            f"{100 * found['largest_shift']:.1f}%, rotations, scale and expressions "
+            f"Derivatives of a picture loss against the supersampled loss, largest error on three heads: "
+            f"shifts {100 * found['largest_shift']:.1f}%, rotations, scale and expressions "
             f"{100 * found['largest_other']:.1f}%.",
         ]
     if "energy" in results:
@@ -68,7 +73,12 @@ def table(results: dict) -> str:
 
 
 def _peers(render: dict) -> list[str]:
-    names = {name.rsplit(" ", 1)[0] for times in render["times"].values() for name in times if name.endswith(" forward")}
+    names = {
+        name.rsplit(" ", 1)[0]
+        for times in render["times"].values()
+        for name in times
+        if name.endswith(" forward")
+    }
     return sorted(names)
 
 

@@ -1,4 +1,6 @@
-"""Heads in front of a camera, as the benchmarks draw them: model, pose, light, and a picture that they fill."""
+"""Heads in front of a camera, as the benchmarks draw them: model, pose, light, and a picture that they
+fill.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,9 @@ def outer(model: FaceModel) -> FaceModel:
 
 
 def head_scenes() -> list[Scene]:
-    """Three heads: the open model from the front; half from the side with an open mouth, so that nose, lips and
-    ears hide what is behind them; and ICT-FaceKit where its files are there, else the open model from below.
+    """Three heads: the open model from the front; half from the side with an open mouth, so that nose, lips
+    and ears hide what is behind them; and ICT-FaceKit where its files are there, else the open model from
+    below.
 
     All mouths are a little open: between closed lips nothing is seen, and the picture has no derivative by
     opening them.

@@ -8,4 +8,13 @@ from facefit_kernels.interpolation.op import interpolate
 from facefit_kernels.normals.op import vertex_normals
 from facefit_kernels.rasterization.op import rasterize
 
-__all__ = ["Fragments", "antialias", "available", "draw", "interpolate", "neighbors", "rasterize", "vertex_normals"]
+__all__ = [
+    "Fragments",
+    "antialias",
+    "available",
+    "draw",
+    "interpolate",
+    "neighbors",
+    "rasterize",
+    "vertex_normals",
+]

@@ -56,13 +56,12 @@ def test_finer_samples_are_the_mean_of_a_finer_picture(implementation):
     fine = CASE._replace(size=(3 * height, 3 * width))
     expected = stacked(CASE.vertices_clip, COLORS, implementation, 1, fine)
     expected = expected.reshape(height, 3, width, 3, 4).mean((1, 3))
-    np.testing.assert_allclose(
-        stacked(CASE.vertices_clip, COLORS, implementation, 3), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(stacked(CASE.vertices_clip, COLORS, implementation, 3), expected, atol=1e-6)
 
 
 def test_a_gap_thinner_than_a_pixel_has_a_gradient_with_finer_samples(implementation):
-    # Two half planes with a gap from x = 3.6 to x = 3.9: no centre lies in it, but one of two by two samples does.
+    # Two half planes with a gap from x = 3.6 to x = 3.9: no centre lies in it, but one of two by two samples
+    # does.
     edges = np.array([-99, 3.6, 3.9, 99])
     points = np.array([[x, y] for x in edges for y in (-99.0, 99.0)]) * 2 / np.array([8, 4]) - 1
     clip = np.concatenate([points, np.zeros((8, 1)), np.ones((8, 1))], 1).astype(np.float32)
@@ -111,7 +110,9 @@ def test_what_does_not_fit_is_refused(implementation):
 
 
 def scenes_are_sound(seeds) -> None:
-    """Random scenes of everything: the same picture and faces from both implementations, finite derivatives."""
+    """Random scenes of everything: the same picture and faces from both implementations, finite
+    derivatives.
+    """
 
     def both(name):
         def value(vertices, values, faces, adjacent, size):

@@ -21,8 +21,8 @@ def neighbors(faces: Int[Array, "F 3"], implementation: Implementation = None) -
         from facefit_kernels.antialiasing import native
 
         return native.neighbors(jnp.asarray(faces, jnp.int32))
-    # Faces are mostly known while tracing; nothing is then left to do at run time, and XLA would spend seconds on
-    # folding a sort of constants.
+    # Faces are mostly known while tracing; nothing is then left to do at run time, and XLA would spend
+    # seconds on folding a sort of constants.
     known = not isinstance(faces, jax.core.Tracer)
     return reference.neighbors(np.asarray(faces, np.int32), np) if known else reference.neighbors(faces, jnp)
 

@@ -97,8 +97,8 @@ def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Arr
             rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
             + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3])
         ) + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3])
-        # Where the surface goes on, the next triangle is seen from the same side (wound the other way if both run
-        # through the edge in the same direction).
+        # Where the surface goes on, the next triangle is seen from the same side (wound the other way if
+        # both run through the edge in the same direction).
         sides = rounded(own * facings[jnp.where(boundary, 0, following)])
         alike = _pick(other, (opposite + 1) % 3) == b
         turns = jnp.where(sides != 0, jnp.where(alike, ~(sides > 0), ~(sides < 0)), ~(sign * side < 0))
@@ -145,8 +145,8 @@ def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Arr
 
 
 def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Array, " F"]:
-    """Twice the area of each triangle in pixels, signed by the side that is seen; zero where a corner is not in
-    front of the camera.
+    """Twice the area of each triangle in pixels, signed by the side that is seen; zero where a corner is not
+    in front of the camera.
     """
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     area = _cross(b[:, 0] - a[:, 0], b[:, 1] - a[:, 1], c[:, 0] - a[:, 0], c[:, 1] - a[:, 1])
@@ -154,8 +154,8 @@ def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Arr
 
 
 def _goes_on(faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"], side: Float[Array, " F"], k: int):
-    """Whether the surface goes on across the edge opposite corner k: it has a neighbour there that is wound alike
-    and seen from the same side.
+    """Whether the surface goes on across the edge opposite corner k: it has a neighbour there that is wound
+    alike and seen from the same side.
     """
     following = adjacent[:, k]
     there = (following >= 0) & (following < faces.shape[0])
@@ -182,10 +182,20 @@ def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, ste
         near = near | ((adjacent[first, k] == second) & across[first, k])
     shared = (first == second) | (near & (first >= 0) & (second >= 0))
     start_first = jnp.where(shared, -1, first)
-    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, side, adjacent, start_first, x, y, step_x, step_y)
+    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(
+        vertices, faces, side, adjacent, start_first, x, y, step_x, step_y
+    )
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
     ends_2, last_2, a_2, b_2, _, depth_2 = _walk(
-        vertices, faces, side, adjacent, jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
+        vertices,
+        faces,
+        side,
+        adjacent,
+        jnp.where(joined, -1, second),
+        x + step_x,
+        y + step_y,
+        -step_x,
+        -step_y,
     )
     joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
     take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))
