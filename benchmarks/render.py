@@ -50,12 +50,15 @@ class Head:
             image, back = jax.vjp(lambda p, c: forward(p, c, faces, adjacent), placed, colors)
             return image, back(gradient)
 
+        programs = (forward, both)
         if self.batch > 1:
-            forward = jax.vmap(forward, (0, None, None, None))
-            both = jax.vmap(both, (0, None, None, None, None))
+            programs = (
+                jax.vmap(forward, (0, None, None, None)),
+                jax.vmap(both, (0, None, None, None, None)),
+            )
         mesh = (self.many, self.colors, self.faces, self.adjacent)
         mesh = tuple(jnp.asarray(part) for part in mesh)
-        return compiled(forward, *mesh), compiled(both, *mesh, jnp.asarray(self.gradient))
+        return compiled(programs[0], *mesh), compiled(programs[1], *mesh, jnp.asarray(self.gradient))
 
 
 def run(smoke: bool = False) -> dict:
