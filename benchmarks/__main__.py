@@ -1,23 +1,27 @@
 """Run the benchmarks and print one JSON object: `python -m benchmarks [SUBJECT...] [--smoke] [--json FILE]`.
 
 A subject is a module of this folder with a function `run(smoke: bool) -> dict`. Give a quiet machine: nothing
-else should be running.
+else should be running. `--gate` compares ratios with the committed ones, `--table FILE` prints the README's
+table from a result.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.metadata
 import json
 import os
 import pkgutil
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import tyro
 
 import benchmarks
+from benchmarks.report import BASELINE, gate, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +32,15 @@ class Settings:
         subjects: names of modules here; all where none is given.
         smoke: the smallest sizes, once, to see that everything runs; the numbers mean nothing.
         json: file for the results, besides standard output.
+        gate: exit with status 1 where a ratio is much worse than in benchmarks/baseline.json.
+        table: print the README's table from this result of `--json` and run nothing.
     """
 
     subjects: tyro.conf.Positional[tuple[str, ...]] = ()
     smoke: bool = False
     json: Path | None = None
+    gate: bool = False
+    table: Path | None = None
 
 
 def subjects() -> list[str]:
@@ -45,6 +53,9 @@ def subjects() -> list[str]:
 
 def main(settings: Settings) -> int:
     """Runs the chosen subjects one after the other; status 2 for an unknown one."""
+    if settings.table:
+        print(table(json.loads(settings.table.read_text())))
+        return 0
     known = subjects()
     if unknown := set(settings.subjects) - set(known):
         print(
@@ -60,6 +71,10 @@ def main(settings: Settings) -> int:
     print(text)
     if settings.json:
         settings.json.write_text(text + "\n")
+    if settings.gate:
+        worse = gate(results, json.loads(BASELINE.read_text()))
+        print("\n".join(worse) or "gate: passed", file=sys.stderr)
+        return 1 if worse else 0
     return 0
 
 
@@ -73,10 +88,29 @@ def machine() -> dict:
         "processor": _processor(),
         "cores": cores,
         "python": platform.python_version(),
-        "jax": jax.__version__,
+        "commit": _commit(),
+        "versions": {
+            name: _version(name) for name in ("facefit", "jax", "jaxlib", "numpy", "deodr", "mitsuba")
+        },
+        "load": [round(load, 1) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "device": jax.devices()[0].device_kind,
         "kernels": available()[0],
     }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -93,9 +93,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     graph = nnx.split(network, nnx.Param, ...)[0]
     adam = optax.adam(arguments.learning_rate)
     state = place_state(start_state(network, adam), devices_mesh())
-    step = make_set_step(
-        trained.encoder, graph, adam, trained.size, arguments.views, arguments.rendering
-    )
+    step = make_set_step(trained.encoder, graph, adam, trained.size, arguments.views, arguments.rendering)
     data = iter(
         image_set_batches(
             arguments.data, arguments.sets, arguments.views, trained.size, arguments.seed, model=trained.model

@@ -27,6 +27,12 @@ _FUNCTIONS = (
     "soft_render_backward",
     "texture",
     "texture_backward",
+    "draw",
+    "draw_forward",
+    "draw_backward",
+    "normals",
+    "normals_forward",
+    "normals_backward",
 )
 
 

@@ -96,9 +96,7 @@ def test_similarities_cost_nothing_in_the_shape_metric():
     random = np.random.default_rng(0)
     points = random.normal(size=(40, 3)) * [60, 80, 30]
     moves = similarity_directions(points)
-    np.testing.assert_allclose(
-        np.einsum("anc,bnc->ab", moves, moves), np.eye(7), atol=1e-12
-    )
+    np.testing.assert_allclose(np.einsum("anc,bnc->ab", moves, moves), np.eye(7), atol=1e-12)
     turn = np.cross([0.3, -0.1, 0.2], points)  # not about the centre: a shift comes with it
     basis = np.stack([np.ones_like(points), turn, 0.02 * points, random.normal(size=(40, 3))])
     metric = shape_metric(basis, points)

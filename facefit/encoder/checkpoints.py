@@ -54,9 +54,7 @@ class Checkpoints:
         try:
             found = self._manager.restore(
                 step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
-                ),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()),
             )
         except (ValueError, KeyError) as error:
             raise InputError(

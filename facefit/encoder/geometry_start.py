@@ -107,18 +107,14 @@ def geometry_start(
     blendshape = model.expression_is_blendshape
 
     def loss(parameters, identity, expression, seen, told, surface):
-        found = coefficients(
-            outputs_of_landmarks(nnx.merge(graph, parameters, rest), told), surface.start
-        )
+        found = coefficients(outputs_of_landmarks(nnx.merge(graph, parameters, rest), told), surface.start)
         known = jnp.ones((BATCH,))
         both = jnp.concatenate([found.identity - identity, found.expression - expression], -1)
         neutral = quadratic_loss(found.identity - identity, surface.identity_metric, known)
         geometry = quadratic_loss(both, surface.geometry_metric, known)
         weight = jnp.ones((BATCH, 68))
         points = landmark_loss(project_landmarks(surface, found, size), seen, weight, size)
-        prior = coefficient_loss(
-            found.identity, found.expression, found.albedo, EXPRESSION_SIGMA, blendshape
-        )
+        prior = coefficient_loss(found.identity, found.expression, found.albedo, EXPRESSION_SIGMA, blendshape)
         return 0.5 * neutral + 0.25 * geometry + 1.6e-3 * points + 3e-4 * prior, (neutral, points)
 
     @jax.jit

@@ -86,9 +86,7 @@ def make_set_step(
         updates, moments = adam.update(gradient, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         finite = jnp.isfinite(total)
-        new = state.replace(
-            step=state.step + 1, parameters=parameters, average=parameters, optimizer=moments
-        )
+        new = state.replace(step=state.step + 1, parameters=parameters, average=parameters, optimizer=moments)
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         return kept, Report(terms, total, optax.tree.norm(gradient), finite)
 

@@ -182,7 +182,7 @@ def load_imagenet(encoder: Encoder, path: Path) -> None:
 
 
 def _torchvision_name(name: str) -> str:
-    """"layer1.0.shortcut.conv.kernel" -> "layer1.0.downsample.0.weight"."""
+    """ "layer1.0.shortcut.conv.kernel" -> "layer1.0.downsample.0.weight"."""
     name = name.replace("shortcut.conv", "downsample.0").replace("shortcut.bn", "downsample.1")
     head, _, tail = name.rpartition(".")
     statistics = {"mean": "running_mean", "var": "running_var"}

@@ -104,7 +104,7 @@ def photometric_residuals(
         outlier: scale of the Geman-McClure penalty, standard deviations.
     """
     difference = (linear_to_srgb(rendered) - linear_to_srgb(observed)) / sigma
-    return jnp.sqrt(weight)[:, None] * geman_mcclure(difference, outlier)
+    return geman_mcclure(difference, outlier, weight)
 
 
 def photometric_loss(

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def geman_mcclure(residual: Float[Array, "... D"], scale: float) -> Float[Array, "... D"]:
+def geman_mcclure(
+    residual: Float[Array, "... D"], scale: float, weight: Float[Array, "..."] | float = 1.0
+) -> Float[Array, "... D"]:
     """Shrinks residual vectors so that half their squared norm is the Geman-McClure penalty.
 
     |result|^2 = |r|^2 / (1 + |r|^2 / scale^2): quadratic for small residuals, never more than scale^2 for
@@ -16,6 +18,9 @@ def geman_mcclure(residual: Float[Array, "... D"], scale: float) -> Float[Array,
     Args:
         residual: vectors along the last axis, in standard deviations.
         scale: where a residual starts to count as an outlier, in standard deviations.
+        weight: share of an independent measurement that each vector is; its root multiplies the result.
     """
-    squared = jnp.sum(residual * residual, axis=-1, keepdims=True)
-    return residual / jnp.sqrt(1.0 + squared / (scale * scale))
+    # Component by component: XLA's CPU backend is ten times slower at sums over so short an axis.
+    parts = [residual[..., k] for k in range(residual.shape[-1])]
+    shrink = jnp.sqrt(weight) / jnp.sqrt(1.0 + sum(part * part for part in parts) / (scale * scale))
+    return jnp.stack([part * shrink for part in parts], axis=-1)

@@ -75,7 +75,7 @@ def _prior(fitting: FittingSurface, settings: Settings, shared: Shared):
     return prior_equations(residuals, shared)
 
 
-class _Stage:
+class Stage:
     """The functions that the solver asks for, over the photographs of one subject.
 
     Args:
@@ -139,8 +139,8 @@ def run_stage(
     steps: int,
     together: bool = False,
 ) -> Solution:
-    """Runs one stage from the given parameters; see `_Stage` for `photometric` and `together`."""
-    stage = _Stage(fitting, observations, settings, photometric, together)
+    """Runs one stage from the given parameters; see `Stage` for `photometric` and `together`."""
+    stage = Stage(fitting, observations, settings, photometric, together)
     solution = begin(shared, views)
     for _ in range(steps):
         solution = levenberg_marquardt_step(
@@ -161,6 +161,6 @@ def energies(
 
     Found by linearizing, which costs a solver step but no program of its own to compile.
     """
-    stage = _Stage(fitting, observations, settings, photometric)
+    stage = Stage(fitting, observations, settings, photometric)
     data = stage.prepare(shared, views)
     return [stage.linearize(shared, view, datum)[1] for view, datum in zip(views, data, strict=True)]

@@ -5,9 +5,43 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from facefit_kernels.linear import linear_map
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
 from facefit.model.records import FaceModel, SurfacePoints
+
+
+@jax.custom_jvp
+def combination(coefficients: Float[Array, " I"], basis: Float[Array, "I *shape"]) -> Float[Array, "*shape"]:
+    """The sum of the basis' elements, each times its coefficient; differentiable in both, in both modes.
+
+    JAX transposes this product to one that XLA's CPU backend computes seven times slower than the product
+    itself; its transpose by the coefficients is therefore written out.
+    """
+    return jnp.tensordot(coefficients, basis, axes=1)
+
+
+def _combined(residuals, operands):
+    return (jnp.tensordot(operands[0], residuals[0], axes=1),)
+
+
+def _projected(residuals, cotangents):
+    return (jnp.tensordot(residuals[0], cotangents[0], axes=cotangents[0].ndim),)
+
+
+def _combination_jvp(primals, tangents):
+    coefficients, basis = primals
+    result = combination(coefficients, basis)
+    tangent = jnp.zeros_like(result)
+    if not isinstance(tangents[0], SymbolicZero):
+        (tangent,) = linear_map(_combined, _projected, (basis,), (tangents[0],))
+    if not isinstance(tangents[1], SymbolicZero):
+        tangent = tangent + jnp.tensordot(coefficients, tangents[1], axes=1)
+    return result, tangent
+
+
+combination.defjvp(_combination_jvp, symbolic_zeros=True)
 
 
 def vertices(
@@ -16,14 +50,14 @@ def vertices(
     """Vertices in the model frame, millimetres."""
     return (
         model.mean
-        + jnp.tensordot(identity, model.identity_basis, axes=1)
-        + jnp.tensordot(expression, model.expression_basis, axes=1)
+        + combination(identity, model.identity_basis)
+        + combination(expression, model.expression_basis)
     )
 
 
 def albedo(model: FaceModel, coefficients: Float[Array, " A"]) -> Float[Array, "V 3"]:
     """Albedo of every vertex, linear RGB. Not clipped: that would stop gradients leading back into range."""
-    return model.albedo_mean + jnp.tensordot(coefficients, model.albedo_basis, axes=1)
+    return model.albedo_mean + combination(coefficients, model.albedo_basis)
 
 
 def surface_points(

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from facefit_kernels import vertex_normals
 from jaxtyping import Array, Float, Int
+
+__all__ = ["boundary_vertices", "face_normals", "normalize", "vertex_normals"]
 
 
 def face_normals(vertices: Float[Array, "V 3"], faces: Int[Array, "F 3"]) -> Float[Array, "F 3"]:
     """Normals of the triangles, not normalised: their length is twice the triangle's area."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return jnp.cross(b - a, c - a)
-
-
-def vertex_normals(vertices: Float[Array, "V 3"], faces: Int[Array, "F 3"]) -> Float[Array, "V 3"]:
-    """Unit normals of the vertices: the mean of the adjacent triangles' normals, weighted by area.
-
-    A vertex that no triangle uses gets a zero normal.
-    """
-    per_face = face_normals(vertices, faces)
-    total = jnp.zeros_like(vertices)
-    for corner in range(3):
-        total = total.at[faces[:, corner]].add(per_face)
-    return normalize(total)
 
 
 def normalize(v: Float[Array, "... 3"]) -> Float[Array, "... 3"]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-from facefit_kernels import Fragments, antialias, interpolate, rasterize
+from facefit_kernels import Fragments, draw, rasterize
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -29,6 +28,8 @@ def render(
     matrix: Float[Array, "3 3"],
     size: tuple[int, int],
     implementation: str | None = None,
+    samples: int = 1,
+    adjacent: Int[Array, "F 3"] | None = None,
 ) -> Rendering:
     """Draws a coloured mesh on a black background, antialiased, differentiable in everything but `faces`.
 
@@ -38,13 +39,15 @@ def render(
         matrix: pinhole matrix of the picture.
         size: (H, W), static.
         implementation: of the kernels; None chooses.
+        samples: along each axis for one pixel, static; see `facefit_kernels.draw`. The fragments are those of
+            the pixels' centres.
+        adjacent: `facefit_kernels.neighbors(faces)`; worth giving where `faces` is traced.
     """
     clip = clip_coordinates(vertices_camera, matrix, size)
+    image, coverage = draw(clip, colors, faces, size, samples, implementation, adjacent)
+    # Few want the fragments: inside `jit` they cost nothing then.
     fragments = rasterize(clip, faces, size, implementation=implementation)
-    ones = jnp.ones((colors.shape[0], 1), colors.dtype)
-    drawn = interpolate(jnp.concatenate([colors, ones], -1), faces, fragments, implementation=implementation)
-    drawn = antialias(drawn[:, :, 0], clip, faces, fragments, implementation=implementation)
-    return Rendering(image=drawn[..., :-1], coverage=drawn[..., -1], fragments=fragments)
+    return Rendering(image=image, coverage=coverage, fragments=fragments)
 
 
 def render_face(
@@ -53,17 +56,19 @@ def render_face(
     matrix: Float[Array, "3 3"],
     size: tuple[int, int],
     implementation: str | None = None,
+    samples: int = 1,
+    adjacent: Int[Array, "F 3"] | None = None,
 ) -> Rendering:
     """Draws one view of a subject: `parameters.views` without its leading axis (see `jax.vmap`).
 
     Args:
         matrix: pinhole matrix of the picture to be drawn; `log_focal` is not read, so a crop can be drawn.
         size: (H, W), static.
+        implementation, samples, adjacent: as in `render`.
     """
     view = parameters.views
     points = vertices(model, parameters.identity, view.expression)
     normals = directions_to_camera(vertex_normals(points, model.faces), view.rotation)
     colors = shade(albedo(model, parameters.albedo), normals, view.lighting)
-    return render(
-        to_camera(points, view.rotation, view.translation), colors, model.faces, matrix, size, implementation
-    )
+    placed = to_camera(points, view.rotation, view.translation)
+    return render(placed, colors, model.faces, matrix, size, implementation, samples, adjacent)

@@ -17,11 +17,12 @@ def neighbors(faces: Int[Array, "F 3"], implementation: Implementation = None) -
     What `antialias` needs to know of the mesh beside its faces. It finds it by itself; a caller whose faces
     stay the same may do so once.
     """
-    if resolve(implementation) == "native":
+    if resolve(implementation) == "native" and isinstance(faces, jax.core.Tracer):
         from facefit_kernels.antialiasing import native
 
         return native.neighbors(jnp.asarray(faces, jnp.int32))
-    # Faces are mostly known while tracing; XLA would spend seconds on folding a sort of constants.
+    # Faces are mostly known while tracing; nothing is then left to do at run time, and XLA would spend
+    # seconds on folding a sort of constants.
     known = not isinstance(faces, jax.core.Tracer)
     return reference.neighbors(np.asarray(faces, np.int32), np) if known else reference.neighbors(faces, jnp)
 

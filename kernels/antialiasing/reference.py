@@ -48,7 +48,7 @@ def _pick(values: Array, column: Array) -> Array:
     return jnp.take_along_axis(values, column[:, None], axis=1)[:, 0]
 
 
-def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x, y, step_x, step_y):
+def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Array, P], x, y, step_x, step_y):
     """Follows the surface from centres (x, y) that show `face` to (x + step_x, y + step_y); see
     csrc/silhouette.h.
 
@@ -72,7 +72,8 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x
         edge = [_cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]) for i, j in pairs]
         beyond = [_cross(there[:, i, 0], there[:, i, 1], there[:, j, 0], there[:, j, 1]) for i, j in pairs]
         total = (rounded(edge[0] * w[:, 0]) + rounded(edge[1] * w[:, 1])) + rounded(edge[2] * w[:, 2])
-        sign = jnp.where(total < 0, -1.0, 1.0)
+        own = facings[face]
+        sign = jnp.where(jnp.where(own != 0, own, total) < 0, -1.0, 1.0)
         edge, beyond = jnp.stack(edge, 1), jnp.stack(beyond, 1)
         change = beyond - edge
         tie = jnp.stack([edge_tie(v[:, i], v[:, j]) for i, j in pairs], 1)
@@ -96,7 +97,12 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x
             rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
             + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3])
         ) + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3])
-        stops = active & ~arrived & (boundary | ~(sign * side < 0))
+        # Where the surface goes on, the next triangle is seen from the same side (wound the other way if
+        # both run through the edge in the same direction).
+        sides = rounded(own * facings[jnp.where(boundary, 0, following)])
+        alike = _pick(other, (opposite + 1) % 3) == b
+        turns = jnp.where(sides != 0, jnp.where(alike, ~(sides > 0), ~(sides < 0)), ~(sign * side < 0))
+        stops = active & ~arrived & (boundary | turns)
         goes_on = active & ~arrived & ~stops
         here_x, here_y = x + rounded(at * step_x), y + rounded(at * step_y)
         along_p = jnp.where(
@@ -138,13 +144,58 @@ def _walk(vertices: Float[Array, "V 4"], faces, adjacent, face: Int[Array, P], x
     return ends, jnp.where(valid, last, -1), a, b, position, depth
 
 
+def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Array, " F"]:
+    """Twice the area of each triangle in pixels, signed by the side that is seen; zero where a corner is not
+    in front of the camera.
+    """
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    area = _cross(b[:, 0] - a[:, 0], b[:, 1] - a[:, 1], c[:, 0] - a[:, 0], c[:, 1] - a[:, 1])
+    return jnp.where((a[:, 3] == 1) & (b[:, 3] == 1) & (c[:, 3] == 1), area, 0.0)
+
+
+def _goes_on(faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"], side: Float[Array, " F"], k: int):
+    """Whether the surface goes on across the edge opposite corner k: it has a neighbour there that is wound
+    alike and seen from the same side.
+    """
+    following = adjacent[:, k]
+    there = (following >= 0) & (following < faces.shape[0])
+    following = jnp.where(there, following, 0)
+    p, q, other = faces[:, (k + 1) % 3, None], faces[:, (k + 2) % 3, None], faces[following]
+    alike = jnp.any((other == q) & (jnp.roll(other, -1, axis=1) == p), axis=1)
+    return there & alike & (rounded(side * side[following]) > 0)
+
+
 def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, step_y):
-    shared = first == second
+    side = facing(vertices, faces)
+    # Faces around a vertex where the surface goes on across every edge, or across the edge they share.
+    across = jnp.stack([_goes_on(faces, adjacent, side, k) for k in range(3)], axis=1)
+    rim = jnp.zeros(vertices.shape[0], bool)
+    exists = jnp.all((faces >= 0) & (faces < vertices.shape[0]), axis=-1)
+    for k in range(3):
+        ends = exists & ~across[:, k]
+        for end in ((k + 1) % 3, (k + 2) % 3):
+            rim = rim.at[jnp.where(ends, faces[:, end], vertices.shape[0])].max(True, mode="drop")
+    corner, other = faces[first], faces[second]
+    near = jnp.zeros(first.shape, bool)
+    for k in range(3):
+        near = near | (jnp.any(other == corner[:, k, None], axis=1) & ~rim[corner[:, k]])
+        near = near | ((adjacent[first, k] == second) & across[first, k])
+    shared = (first == second) | (near & (first >= 0) & (second >= 0))
     start_first = jnp.where(shared, -1, first)
-    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(vertices, faces, adjacent, start_first, x, y, step_x, step_y)
+    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(
+        vertices, faces, side, adjacent, start_first, x, y, step_x, step_y
+    )
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
     ends_2, last_2, a_2, b_2, _, depth_2 = _walk(
-        vertices, faces, adjacent, jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
+        vertices,
+        faces,
+        side,
+        adjacent,
+        jnp.where(joined, -1, second),
+        x + step_x,
+        y + step_y,
+        -step_x,
+        -step_y,
     )
     joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
     take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))

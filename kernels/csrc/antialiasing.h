@@ -41,6 +41,57 @@ inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) 
   return ffi::Error::Success();
 }
 
+// Areas of all triangles as `facing` gives them, (B, F).
+template <typename Faces>
+inline std::vector<float> facings(ffi::ThreadPool& pool, const std::vector<Vertex>& screen, const Faces& f, int64_t B,
+                                  int64_t V) {
+  const int64_t F = f.dim(0), chunks = B >= 8 ? 1 : 8;
+  std::vector<float> areas(B * F);
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    const Vertex* s = screen.data() + b * V;
+    const int32_t* k;
+    for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i)
+      areas[b * F + i] = corners_of(f.at(b), F, V, i, &k) ? facing(s[k[0]], s[k[1]], s[k[2]]) : 0.0f;
+  });
+  return areas;
+}
+
+// Marks the vertices at whose edges the surface may end: see `Mesh`.
+inline void rim_of(const Mesh& mesh, uint8_t* rim) {
+  const int32_t* k;
+  for (int64_t i = 0; i < mesh.face_count; ++i) {
+    if (!corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, i, &k)) continue;
+    for (int j = 0; j < 3; ++j)
+      if (!goes_on(mesh, (int32_t)i, j)) rim[k[(j + 1) % 3]] = rim[k[(j + 2) % 3]] = 1;
+  }
+}
+
+// The edges between the pixels of the rows y0 to y1 (excluded) and the next ones to the right and below.
+inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
+                              int32_t* edges) {
+  std::fill(edges + 4 * W * y0, edges + 4 * W * y1, -1);
+  auto there = [&](int32_t face) {
+    const int32_t* k;
+    return corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, face, &k) ? face : -1;
+  };
+  for (int64_t y = y0; y < y1; ++y)
+    for (int64_t x = 0; x < W; ++x) {
+      const int64_t at = y * W + x;
+      for (int down = 0; down < 2; ++down) {
+        if (down ? y + 1 == H : x + 1 == W) continue;
+        const int32_t first = shown[at], second = shown[down ? at + W : at + 1];
+        if (first == second) continue;
+        int32_t* edge = edges + 4 * at + 2 * down;
+        discontinuity(mesh, there(first), there(second), x + 0.5f, y + 0.5f, down ? 0.0f : 1.0f, down ? 1.0f : 0.0f,
+                      edge, edge + 1);
+      }
+    }
+}
+
+// How many stretches of rows a picture of H rows is cut into, for even work on all threads.
+inline int64_t band_count(int64_t H, int64_t B) { return std::min<int64_t>(H, B >= 8 ? 4 : 16); }
+
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), face_index (H, W) -> (H, W, 2, 2): the ends of the edge at which the
 // picture changes between each pixel and the next one to the right and below; -1 where the surface goes on, -2 where it
 // changes at an edge that was not found.
@@ -51,37 +102,22 @@ inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   const auto f = operand<int32_t>(faces, batch, 2), n = operand<int32_t>(neighbor, batch, 2);
   const auto index = operand<int32_t>(face_index, batch, 2);
   const int64_t H = index.dim(0), W = index.dim(1), V = v.dim(0), F = f.dim(0), B = batch.count();
-  std::fill(result->typed_data(), result->typed_data() + result->element_count(), -1);
-  if (H * W * V * F == 0) return ffi::Error::Success();
-  std::vector<Vertex> screen(B * V);
-  const int64_t chunks = B >= 8 ? 1 : 8;
-  parallel_for(pool, B * chunks, [&](int64_t task) {
-    const int64_t b = task / chunks, c = task % chunks;
-    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
-      screen[b * V + i] = screen_vertex(v.at(b) + 4 * i, 0.5f * W, 0.5f * H);
+  if (H * W * V * F * B == 0) {
+    std::fill(result->typed_data(), result->typed_data() + result->element_count(), -1);
+    return ffi::Error::Success();
+  }
+  const auto screen = screen_vertices(pool, v, B, 0.5f * W, 0.5f * H);
+  const auto areas = facings(pool, screen, f, B, V);
+  std::vector<uint8_t> rim(B * V);
+  parallel_for(pool, B, [&](int64_t b) {
+    rim_of({screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, nullptr, V, F}, &rim[b * V]);
   });
-  const int64_t bands = std::min<int64_t>(H, B >= 8 ? 4 : 16);
+  const int64_t bands = band_count(H, B);
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
-    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), V, F};
-    const int32_t* shown = index.at(b);
-    int32_t* to = result->typed_data() + b * H * W * 4;
-    auto there = [&](int32_t face) {
-      const int32_t* k;
-      return corners_of(mesh.faces, F, V, face, &k) ? face : -1;
-    };
-    for (int64_t y = H * band / bands; y < H * (band + 1) / bands; ++y)
-      for (int64_t x = 0; x < W; ++x) {
-        const int64_t at = y * W + x;
-        for (int down = 0; down < 2; ++down) {
-          if (down ? y + 1 == H : x + 1 == W) continue;
-          const int32_t first = shown[at], second = shown[down ? at + W : at + 1];
-          if (first == second) continue;
-          int32_t* edge = to + 4 * at + 2 * down;
-          discontinuity(mesh, there(first), there(second), x + 0.5f, y + 0.5f, down ? 0.0f : 1.0f, down ? 1.0f : 0.0f,
-                        edge, edge + 1);
-        }
-      }
+    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, rim.data() + b * V, V, F};
+    crossings_of_rows(mesh, index.at(b), H, W, H * band / bands, H * (band + 1) / bands,
+                      result->typed_data() + b * H * W * 4);
   });
   return ffi::Error::Success();
 }
@@ -103,54 +139,100 @@ struct Pair {
     *d_gain = (p - q) + d_slope_first * slope_p + d_slope_second * slope_q;
     return weight * (p - q) + slope_first * slope_p + slope_second * slope_q;
   }
-  // Adds the gradient of an image's channel, given that of the gain.
-  void gain_vjp(float gradient, int64_t C, float* image) const {
-    image[C * first] += gradient * (weight + slope_first);
-    image[C * second] -= gradient * (weight + slope_second);
-    image[C * before] -= gradient * slope_first;
-    image[C * after] += gradient * slope_second;
-  }
 };
 
-// Calls each(b, edge, crossing, pair) for every pair of neighbouring pixels that an edge crosses between. One thread a
-// picture: few pairs are crossed, and pairs share pixels.
+// The pairs of one picture: clip coordinates of V vertices, edges (H, W, 2, 2).
+struct Pairs {
+  const float* clip;
+  const int32_t* edges;
+  int64_t V, H, W;
+};
+
+// Calls each(edge, crossing, pair) for every pair that an edge crosses between and whose first pixel is in the rows y0 to
+// y1 (excluded). A pair's pixels are at most one row above and two below its first.
 template <typename Each>
-inline void every_crossing(ffi::ThreadPool& pool, const Batch& batch, const Floats& vertices, const Ints& edges,
-                           const Each& each) {
-  const auto v = operand<float>(vertices, batch, 2);
-  const auto e = operand<int32_t>(edges, batch, 4);
-  const int64_t H = e.dim(0), W = e.dim(1), V = v.dim(0);
-  parallel_for(pool, batch.count(), [&](int64_t b) {
-    const int32_t* edge = e.at(b);
-    const float* clip = v.at(b);
-    Crossing c;
-    for (int64_t y = 0; y < H; ++y)
-      for (int64_t x = 0; x < W; ++x)
-        for (int down = 0; down < 2; ++down) {
-          const int64_t at = y * W + x, step = down ? W : 1, place = down ? y : x, length = down ? H : W;
-          const int32_t* ends = edge + 4 * at + 2 * down;
-          if (ends[0] < 0 || ends[0] >= V || ends[1] < 0 || ends[1] >= V || place + 1 >= length) continue;
-          if (!crossing_at(clip + 4 * ends[0], clip + 4 * ends[1], x + 0.5f, y + 0.5f, down, 0.5f * W, 0.5f * H, &c))
-            continue;
-          const bool continues = place > 0 && ends[-4 * step] == kContinuous;
-          const bool goes_on = place + 2 < length && ends[4 * step] == kContinuous;
-          const float t = c.position, square = 0.5f * (t * t - 0.25f);
-          each(b, ends, c, Pair{continues ? at - step : at, at, at + step, at + (goes_on ? 2 : 1) * step,
-                                t > 0.5f ? at + step : at, t - 0.5f, square, (t - 0.5f) - square, t, 1 - t});
-        }
+inline void every_crossing(const Pairs& pairs, int64_t y0, int64_t y1, const Each& each) {
+  const int64_t H = pairs.H, W = pairs.W, V = pairs.V;
+  Crossing c;
+  for (int64_t y = std::max<int64_t>(y0, 0); y < std::min(y1, H); ++y)
+    for (int64_t x = 0; x < W; ++x)
+      for (int down = 0; down < 2; ++down) {
+        const int64_t at = y * W + x, step = down ? W : 1, place = down ? y : x, length = down ? H : W;
+        const int32_t* ends = pairs.edges + 4 * at + 2 * down;
+        if (ends[0] < 0 || ends[0] >= V || ends[1] < 0 || ends[1] >= V || place + 1 >= length) continue;
+        if (!crossing_at(pairs.clip + 4 * ends[0], pairs.clip + 4 * ends[1], x + 0.5f, y + 0.5f, down, 0.5f * W,
+                         0.5f * H, &c))
+          continue;
+        const bool continues = place > 0 && ends[-4 * step] == kContinuous;
+        const bool goes_on = place + 2 < length && ends[4 * step] == kContinuous;
+        const float t = c.position, square = 0.5f * (t * t - 0.25f);
+        each(ends, c, Pair{continues ? at - step : at, at, at + step, at + (goes_on ? 2 : 1) * step,
+                           t > 0.5f ? at + step : at, t - 0.5f, square, (t - 0.5f) - square, t, 1 - t});
+      }
+}
+
+// Each of the following writes the rows y0 to y1 (excluded) of its result; what it reads may lie beyond.
+inline void blend_rows(const Pairs& pairs, int64_t C, const float* image, int64_t y0, int64_t y1, float* out) {
+  const int64_t W = pairs.W;
+  std::copy(image + C * W * y0, image + C * W * y1, out + C * W * y0);
+  every_crossing(pairs, y0 - 1, y1, [&](const int32_t*, const Crossing&, const Pair& pair) {
+    if (pair.changed < W * y0 || pair.changed >= W * y1) return;
+    float *to = out + C * pair.changed, unused;
+    for (int64_t i = 0; i < C; ++i) to[i] += pair.gain(image + i, C, &unused);
+  });
+}
+
+inline void blend_forward_rows(const Pairs& pairs, int64_t C, const float* image, const float* d_clip,
+                               const float* d_image, int64_t y0, int64_t y1, float* out) {
+  const int64_t W = pairs.W;
+  std::copy(d_image + C * W * y0, d_image + C * W * y1, out + C * W * y0);
+  every_crossing(pairs, y0 - 1, y1, [&](const int32_t* ends, const Crossing& c, const Pair& pair) {
+    if (pair.changed < W * y0 || pair.changed >= W * y1) return;
+    const float moved = crossing_jvp(c, d_clip + 4 * ends[0], d_clip + 4 * ends[1]);
+    float *to = out + C * pair.changed, d_gain, unused;
+    for (int64_t i = 0; i < C; ++i) {
+      pair.gain(image + i, C, &d_gain);
+      to[i] += moved * d_gain + pair.gain(d_image + i, C, &unused);
+    }
+  });
+}
+
+// `g_clip` gains the gradients of the pairs whose first pixel is in the rows. `g_image` begins at row y0.
+inline void blend_backward_rows(const Pairs& pairs, int64_t C, const float* image, const float* gradient, int64_t y0,
+                                int64_t y1, float* g_clip, float* g_image) {
+  const int64_t W = pairs.W, begin = W * y0, end = W * y1;
+  std::copy(gradient + C * begin, gradient + C * end, g_image);
+  auto add = [&](int64_t pixel, float weight, const float* to) {
+    if (pixel < begin || pixel >= end) return;
+    float* g = g_image + C * (pixel - begin);
+    for (int64_t i = 0; i < C; ++i) g[i] += weight * to[i];
+  };
+  every_crossing(pairs, y0 - 2, y1 + 1, [&](const int32_t* ends, const Crossing& c, const Pair& pair) {
+    const float* to = gradient + C * pair.changed;
+    add(pair.first, pair.weight + pair.slope_first, to);
+    add(pair.second, -pair.weight - pair.slope_second, to);
+    add(pair.before, -pair.slope_first, to);
+    add(pair.after, pair.slope_second, to);
+    if (pair.first < begin || pair.first >= end) return;
+    float moved = 0, d_gain;
+    for (int64_t i = 0; i < C; ++i) {
+      pair.gain(image + i, C, &d_gain);
+      moved += to[i] * d_gain;
+    }
+    crossing_vjp(c, moved, g_clip + 4 * ends[0], g_clip + 4 * ends[1]);
   });
 }
 
 // vertices (V, 4), edges (H, W, 2, 2), image (H, W, C) -> (H, W, C)
 inline ffi::Error blend(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, FloatResult out) {
   const Batch batch(*out, 3);
-  const auto from = operand<float>(image, batch, 3);
-  const int64_t C = from.dim(2);
-  for (int64_t b = 0; b < batch.count(); ++b)
-    std::copy(from.at(b), from.at(b) + from.size, out->typed_data() + b * from.size);
-  every_crossing(pool, batch, vertices, edges, [&](int64_t b, const int32_t*, const Crossing&, const Pair& pair) {
-    float *to = out->typed_data() + b * from.size + C * pair.changed, unused;
-    for (int64_t i = 0; i < C; ++i) to[i] += pair.gain(from.at(b) + i, C, &unused);
+  const auto v = operand<float>(vertices, batch, 2), from = operand<float>(image, batch, 3);
+  const auto e = operand<int32_t>(edges, batch, 4);
+  const int64_t H = from.dim(0), W = from.dim(1), bands = band_count(H, batch.count());
+  parallel_for(pool, batch.count() * bands, [&](int64_t task) {
+    const int64_t b = task / bands, band = task % bands;
+    blend_rows({v.at(b), e.at(b), v.dim(0), H, W}, from.dim(2), from.at(b), H * band / bands, H * (band + 1) / bands,
+               out->typed_data() + b * from.size);
   });
   return ffi::Error::Success();
 }
@@ -159,18 +241,14 @@ inline ffi::Error blend(ffi::ThreadPool pool, Floats vertices, Ints edges, Float
 inline ffi::Error blend_forward(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, Floats d_vertices,
                                 Floats d_image, FloatResult out) {
   const Batch batch(*out, 3);
+  const auto v = operand<float>(vertices, batch, 2), dv = operand<float>(d_vertices, batch, 2);
   const auto from = operand<float>(image, batch, 3), tangent = operand<float>(d_image, batch, 3);
-  const auto dv = operand<float>(d_vertices, batch, 2);
-  const int64_t C = from.dim(2);
-  for (int64_t b = 0; b < batch.count(); ++b)
-    std::copy(tangent.at(b), tangent.at(b) + from.size, out->typed_data() + b * from.size);
-  every_crossing(pool, batch, vertices, edges, [&](int64_t b, const int32_t* ends, const Crossing& c, const Pair& pair) {
-    const float moved = crossing_jvp(c, dv.at(b) + 4 * ends[0], dv.at(b) + 4 * ends[1]);
-    float *to = out->typed_data() + b * from.size + C * pair.changed, d_gain, unused;
-    for (int64_t i = 0; i < C; ++i) {
-      pair.gain(from.at(b) + i, C, &d_gain);
-      to[i] += moved * d_gain + pair.gain(tangent.at(b) + i, C, &unused);
-    }
+  const auto e = operand<int32_t>(edges, batch, 4);
+  const int64_t H = from.dim(0), W = from.dim(1), bands = band_count(H, batch.count());
+  parallel_for(pool, batch.count() * bands, [&](int64_t task) {
+    const int64_t b = task / bands, band = task % bands;
+    blend_forward_rows({v.at(b), e.at(b), v.dim(0), H, W}, from.dim(2), from.at(b), dv.at(b), tangent.at(b),
+                       H * band / bands, H * (band + 1) / bands, out->typed_data() + b * from.size);
   });
   return ffi::Error::Success();
 }
@@ -179,23 +257,21 @@ inline ffi::Error blend_forward(ffi::ThreadPool pool, Floats vertices, Ints edge
 inline ffi::Error blend_backward(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, Floats gradient,
                                  FloatResult g_vertices, FloatResult g_image) {
   const Batch batch(*g_image, 3);
+  const auto v = operand<float>(vertices, batch, 2);
   const auto from = operand<float>(image, batch, 3), g = operand<float>(gradient, batch, 3);
-  const int64_t C = from.dim(2);
+  const auto e = operand<int32_t>(edges, batch, 4);
+  const int64_t H = from.dim(0), W = from.dim(1), C = from.dim(2);
   float* result = g_vertices->typed_data();
-  const int64_t length = batch.count() ? g_vertices->element_count() / batch.count() : 0;
   std::fill(result, result + g_vertices->element_count(), 0.0f);
-  for (int64_t b = 0; b < batch.count(); ++b)
-    std::copy(g.at(b), g.at(b) + from.size, g_image->typed_data() + b * from.size);
-  every_crossing(pool, batch, vertices, edges, [&](int64_t b, const int32_t* ends, const Crossing& c, const Pair& pair) {
-    const float* to = g.at(b) + C * pair.changed;
-    float moved = 0, d_gain;
-    for (int64_t i = 0; i < C; ++i) {
-      pair.gain(from.at(b) + i, C, &d_gain);
-      moved += to[i] * d_gain;
-      pair.gain_vjp(to[i], C, g_image->typed_data() + b * from.size + i);
-    }
-    crossing_vjp(c, moved, result + b * length + 4 * ends[0], result + b * length + 4 * ends[1]);
+  if (from.size == 0 || batch.count() == 0) return ffi::Error::Success();
+  Gather gather(batch.count(), v.size);
+  const int64_t parts = gather.parts();
+  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+    const int64_t b = task / parts, part = task % parts, y0 = H * part / parts, y1 = H * (part + 1) / parts;
+    blend_backward_rows({v.at(b), e.at(b), v.dim(0), H, W}, C, from.at(b), g.at(b), y0, y1,
+                        gather.part(result, b, part), g_image->typed_data() + b * from.size + C * W * y0);
   });
+  gather.add(result);
   return ffi::Error::Success();
 }
 

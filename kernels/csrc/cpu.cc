@@ -1,8 +1,10 @@
 // The library's entry points: what XLA calls by name, each a loop of one of the headers beside this file.
 
 #include "antialiasing.h"
+#include "drawing.h"
 #include "fragments.h"
 #include "interpolation.h"
+#include "normals.h"
 #include "rasterization.h"
 #include "softening.h"
 #include "texturing.h"
@@ -65,3 +67,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render_backward, soft_render_backward
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
                                   .Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
                                   .Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw, draw,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Ints>()
+                                  .Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw_forward, draw_forward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>()
+                                  .Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw_backward, draw_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>()
+                                  .Arg<Floats>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_normals, normals,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Ret<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_normals_forward, normals_forward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_normals_backward, normals_backward,
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>());

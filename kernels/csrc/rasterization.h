@@ -23,6 +23,69 @@ inline bool corners_of(const int32_t* faces, int64_t face_count, int64_t vertex_
   return there(c[0]) && there(c[1]) && there(c[2]);
 }
 
+// The screen vertices (B, V) of a batch.
+template <typename Vertices>
+inline std::vector<Vertex> screen_vertices(ffi::ThreadPool& pool, const Vertices& v, int64_t B, float half_x,
+                                           float half_y) {
+  const int64_t V = v.dim(0), chunks = B >= 8 ? 1 : 8;
+  std::vector<Vertex> screen(B * V);
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
+      screen[b * V + i] = screen_vertex(v.at(b) + 4 * i, half_x, half_y);
+  });
+  return screen;
+}
+
+// Which faces may be seen in each of several bands of rows; band k begins at row begins[k], the last one ends before
+// begins.back(). In rising order in every band.
+inline std::vector<std::vector<int32_t>> faces_of_bands(const Bounds* boxes, int64_t F, const std::vector<int>& begins) {
+  const size_t bands = begins.size() - 1;
+  std::vector<std::vector<int32_t>> faces(bands);
+  std::vector<int32_t> band_of(begins.back());
+  for (size_t k = 0; k < bands; ++k) {
+    faces[k].reserve(2 * F / bands);
+    std::fill(band_of.begin() + begins[k], band_of.begin() + begins[k + 1], (int32_t)k);
+  }
+  for (int64_t i = 0; i < F; ++i) {
+    const Bounds r = boxes[i];
+    if (r.first_x > r.last_x || r.first_y > r.last_y) continue;
+    for (int32_t k = band_of[r.first_y], last = band_of[r.last_y]; k <= last; ++k) faces[k].push_back((int32_t)i);
+  }
+  return faces;
+}
+
+// The nearest face of every pixel of the rows `first` to `last`, and its depth, among `faces`;
+// `index` and `z` begin at row `first`.
+// Faces come in rising order, so that a strict comparison leaves the lower index at equal depth.
+inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* triangles,
+                          const std::vector<int32_t>& faces, int first, int last, int width, int32_t* index, float* z) {
+  const int64_t pixels = (int64_t)(last + 1 - first) * width;
+  std::fill(index, index + pixels, -1);
+  std::fill(z, z + pixels, std::numeric_limits<float>::infinity());
+  for (const int64_t i : faces) {
+    const Bounds r = boxes[i];
+    const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
+    const Vertex a = s[triangles[3 * i]], b = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
+    for (int y = y0; y <= y1; ++y) {
+      const int64_t row = (int64_t)(y - first) * width;
+      auto test = [&](int x) {
+        float d;
+        if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[row + x]) z[row + x] = d, index[row + x] = (int32_t)i;
+      };
+#ifdef FACEFIT_FOUR_AT_ONCE
+      for (int x = r.first_x; x <= r.last_x; x += 4) {
+        int may = may_cover_four(a, b, c, x + 0.5f, y + 0.5f);
+        if (r.last_x - x < 3) may &= (1 << (r.last_x - x + 1)) - 1;
+        for (; may; may &= may - 1) test(x + __builtin_ctz(may));
+      }
+#else
+      for (int x = r.first_x; x <= r.last_x; ++x) test(x);
+#endif
+    }
+  }
+}
+
 // vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
 inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, IntResult face_index,
                             FloatResult barycentric, FloatResult depth) {
@@ -35,15 +98,9 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   if (pixels == 0 || B == 0) return ffi::Error::Success();
   const float half_x = 0.5f * width, half_y = 0.5f * height;
 
-  std::vector<Vertex> screen(B * V);
+  const auto screen = screen_vertices(pool, v, B, half_x, half_y);
   std::vector<Bounds> box(B * F);
   const int64_t chunks = B >= 8 ? 1 : 8;
-  parallel_for(pool, B * chunks, [&](int64_t task) {
-    const int64_t b = task / chunks, c = task % chunks;
-    const float* clip = v.at(b);
-    for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
-      screen[b * V + i] = screen_vertex(clip + 4 * i, half_x, half_y);
-  });
   parallel_for(pool, B * chunks, [&](int64_t task) {
     const int64_t b = task / chunks, c = task % chunks;
     const int32_t* triangles = f.at(b);
@@ -54,33 +111,23 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
                                                            : Bounds{1, 1, 0, 0};
     }
   });
-  // Bands of rows; in each, faces in rising order, so that a strict comparison leaves the lower index at equal depth.
   const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
   const int64_t bands = std::min<int64_t>(height, B >= 4 * threads ? 1 : 4 * threads);
+  std::vector<int> begins(bands + 1);
+  for (int64_t k = 0; k <= bands; ++k) begins[k] = (int)(height * k / bands);
+  std::vector<std::vector<std::vector<int32_t>>> lists(B);
+  parallel_for(pool, B, [&](int64_t b) { lists[b] = faces_of_bands(box.data() + b * F, F, begins); });
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
-    const int first = (int)(height * band / bands), last = (int)(height * (band + 1) / bands) - 1;
+    const int first = begins[band], last = begins[band + 1] - 1;
     const int32_t* triangles = f.at(b);
     const float* clip = v.at(b);
     const Vertex* s = screen.data() + b * V;
-    const Bounds* boxes = box.data() + b * F;
     int32_t* index = face_index->typed_data() + b * pixels;
     float* z = depth->typed_data() + b * pixels;
     float* weights = barycentric->typed_data() + 3 * b * pixels;
-    std::fill(index + (int64_t)first * width, index + (int64_t)(last + 1) * width, -1);
-    std::fill(z + (int64_t)first * width, z + (int64_t)(last + 1) * width, std::numeric_limits<float>::infinity());
-    for (int64_t i = 0; i < F; ++i) {
-      const Bounds r = boxes[i];
-      const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
-      if (r.first_x > r.last_x || y0 > y1) continue;
-      const Vertex a = s[triangles[3 * i]], bb = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
-      for (int y = y0; y <= y1; ++y)
-        for (int x = r.first_x; x <= r.last_x; ++x) {
-          float d;
-          const int64_t at = (int64_t)y * width + x;
-          if (covers(a, bb, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
-        }
-    }
+    nearest_faces(s, box.data() + b * F, triangles, lists[b][band], first, last, width, index + (int64_t)first * width,
+                  z + (int64_t)first * width);
     Surface value;
     for (int y = first; y <= last; ++y)
       for (int x = 0; x < width; ++x) {

@@ -8,13 +8,22 @@
 namespace facefit {
 
 // A mesh as the walk sees it. neighbor[3 f + k] is the face across the edge opposite corner k of face f, -1 at a
-// boundary.
+// boundary. `facing` is of every face, see below. `rim` is not zero at a vertex with an edge that the surface does not go
+// on across (see `goes_on`).
 struct Mesh {
   const Vertex* screen;
   const int32_t* faces;
   const int32_t* neighbor;
+  const float* facing;
+  const uint8_t* rim;
   int64_t vertex_count, face_count;
 };
+
+// Twice the area of a triangle, signed by the side that is seen; zero where a corner is not in front of the camera.
+FACEFIT_BOTH float facing(const Vertex& a, const Vertex& b, const Vertex& c) {
+  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) return 0.0f;
+  return edge_function(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y);
+}
 
 // How a walk ended: the surface reaches the other centre in `face`, or ends before it at `position` (0 to 1) on the
 // edge from vertex `a` to vertex `b`.
@@ -25,6 +34,16 @@ struct Walk {
 };
 
 enum { kLongestWalk = 64 };
+
+// Whether the surface goes on across the edge opposite corner k of a face: it has a neighbour there that is wound alike
+// and seen from the same side.
+FACEFIT_BOTH bool goes_on(const Mesh& mesh, int32_t face, int k) {
+  const int32_t next = mesh.neighbor[3 * face + k];
+  if (next < 0 || next >= mesh.face_count || !(mesh.facing[face] * mesh.facing[next] > 0)) return false;
+  const int32_t p = mesh.faces[3 * face + (k + 1) % 3], q = mesh.faces[3 * face + (k + 2) % 3];
+  const int32_t* other = mesh.faces + 3 * next;
+  return (other[0] == q && other[1] == p) || (other[1] == q && other[2] == p) || (other[2] == q && other[0] == p);
+}
 
 FACEFIT_BOTH float edge_at(const Vertex& a, const Vertex& b, float x, float y) {
   return edge_function(a.x - x * a.w, a.y - y * a.w, b.x - x * b.w, b.y - y * b.w);
@@ -40,23 +59,31 @@ FACEFIT_BOTH Walk walk(const Mesh& mesh, int32_t face, float x, float y, float s
   int entered = -1;
   for (int step = 0; step < kLongestWalk; ++step) {
     const int32_t* corner = mesh.faces + 3 * result.face;
-    float edge[3], beyond[3], total = 0;
+    const Vertex v[3] = {mesh.screen[corner[0]], mesh.screen[corner[1]], mesh.screen[corner[2]]};
+    float rx[3], ry[3], ex[3], ey[3];
     for (int k = 0; k < 3; ++k) {
-      const Vertex &p = mesh.screen[corner[(k + 1) % 3]], &q = mesh.screen[corner[(k + 2) % 3]];
-      edge[k] = edge_at(p, q, x, y);
-      beyond[k] = edge_at(p, q, x + step_x, y + step_y);
-      total += edge[k] * mesh.screen[corner[k]].w;
+      rx[k] = v[k].x - x * v[k].w, ry[k] = v[k].y - y * v[k].w;
+      ex[k] = v[k].x - (x + step_x) * v[k].w, ey[k] = v[k].y - (y + step_y) * v[k].w;
     }
-    const float sign = total < 0 ? -1.0f : 1.0f;
+    float sign = mesh.facing[result.face];
+    if (sign == 0)
+      for (int k = 0; k < 3; ++k) {
+        const int i = (k + 1) % 3, j = (k + 2) % 3;
+        sign += edge_function(rx[i], ry[i], rx[j], ry[j]) * v[k].w;
+      }
+    sign = sign < 0 ? -1.0f : 1.0f;
     int out = -1;
     float position = 2.0f;
     for (int k = 0; k < 3; ++k) {
-      const float change = beyond[k] - edge[k];
-      if (k == entered || !(sign * change < 0) || sign * beyond[k] > 0) continue;
+      if (k == entered) continue;
+      const int i = (k + 1) % 3, j = (k + 2) % 3;
+      const float beyond = edge_function(ex[i], ey[i], ex[j], ey[j]);
+      if (sign * beyond > 0) continue;
+      const float edge = edge_function(rx[i], ry[i], rx[j], ry[j]), change = beyond - edge;
+      if (!(sign * change < 0)) continue;
       // As in `covers`: a centre exactly on the edge is beyond it or not by the same rule.
-      if (beyond[k] == 0 && !(sign * edge_tie(mesh.screen[corner[(k + 1) % 3]], mesh.screen[corner[(k + 2) % 3]]) < 0))
-        continue;
-      const float at = -edge[k] / change;
+      if (beyond == 0 && !(sign * edge_tie(v[i], v[j]) < 0)) continue;
+      const float at = -edge / change;
       if (at < position) position = at, out = k;
     }
     if (out < 0) return result;  // the other centre is in this triangle
@@ -68,15 +95,22 @@ FACEFIT_BOTH Walk walk(const Mesh& mesh, int32_t face, float x, float y, float s
     while (entered < 2 && (other[entered] == a || other[entered] == b)) ++entered;
     ends = ends || other[entered] < 0 || other[entered] >= mesh.vertex_count;
     if (!ends) {
-      const Vertex &p = mesh.screen[a], &q = mesh.screen[b], &r = mesh.screen[other[entered]];
-      const float ax = p.x - x * p.w, ay = p.y - y * p.w, bx = q.x - x * q.w, by = q.y - y * q.w;
-      const float cx = r.x - x * r.w, cy = r.y - y * r.w;
-      // Beyond an edge that the surface passes, the next corner is on the other side of it.
-      const float side = ((ax * by - ay * bx) * r.w + (bx * cy - by * cx) * p.w) + (cx * ay - cy * ax) * q.w;
-      ends = !(sign * side < 0);
+      // Where the surface goes on, the next triangle is seen from the same side (wound the other way if both run
+      // through the edge in the same direction).
+      const float sides = mesh.facing[result.face] * mesh.facing[next];
+      if (sides != 0) {
+        ends = other[(entered + 1) % 3] == b ? !(sides > 0) : !(sides < 0);
+      } else {
+        const Vertex &p = v[(out + 1) % 3], &q = v[(out + 2) % 3], &r = mesh.screen[other[entered]];
+        const float ax = p.x - x * p.w, ay = p.y - y * p.w, bx = q.x - x * q.w, by = q.y - y * q.w;
+        const float cx = r.x - x * r.w, cy = r.y - y * r.w;
+        // Beyond an edge that the surface passes, the next corner is on the other side of it.
+        const float side = ((ax * by - ay * bx) * r.w + (bx * cy - by * cx) * p.w) + (cx * ay - cy * ax) * q.w;
+        ends = !(sign * side < 0);
+      }
     }
     if (ends) {
-      const Vertex &p = mesh.screen[a], &q = mesh.screen[b];
+      const Vertex &p = v[(out + 1) % 3], &q = v[(out + 2) % 3];
       // Depth where the line crosses the edge, from how far along the edge that is.
       const float cx = x + position * step_x, cy = y + position * step_y;
       const float pa = step_y != 0 ? p.x - cx * p.w : p.y - cy * p.w, qa = step_y != 0 ? q.x - cx * q.w : q.y - cy * q.w;
@@ -99,6 +133,14 @@ FACEFIT_BOTH void discontinuity(const Mesh& mesh, int32_t first, int32_t second,
                                 float step_y, int32_t* a, int32_t* b) {
   *a = *b = kContinuous;
   if (first == second) return;
+  // Faces around a vertex where the surface goes on across every edge. Most pairs, and walks are what costs.
+  if (first >= 0 && second >= 0) {
+    const int32_t *corner = mesh.faces + 3 * first, *other = mesh.faces + 3 * second;
+    for (int k = 0; k < 3; ++k) {
+      if ((corner[k] == other[0] || corner[k] == other[1] || corner[k] == other[2]) && !mesh.rim[corner[k]]) return;
+      if (mesh.neighbor[3 * first + k] == second && goes_on(mesh, first, k)) return;
+    }
+  }
   Walk from = {false, -1, -1, -1, 0, 0}, back = from;
   if (first >= 0) {
     from = walk(mesh, first, x, y, step_x, step_y);

@@ -1,0 +1,134 @@
+// Loops of vertex normals on the CPU: sums over adjacent triangles, made unit length, with both derivatives.
+#pragma once
+
+#include "rasterization.h"
+
+namespace facefit {
+
+// Squared lengths below this count as this: a zero normal stays zero and has a finite derivative.
+constexpr float kShortestNormal = 1e-20f;
+
+struct Direction {
+  float x, y, z;
+  Direction operator-(const Direction& o) const { return {x - o.x, y - o.y, z - o.z}; }
+  Direction operator+(const Direction& o) const { return {x + o.x, y + o.y, z + o.z}; }
+};
+inline Direction direction(const float* v) { return {v[0], v[1], v[2]}; }
+inline void add(float* to, const Direction& d) { to[0] += d.x, to[1] += d.y, to[2] += d.z; }
+inline Direction cross(const Direction& a, const Direction& b) {
+  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
+
+// Calls each(b, part, corners) for every triangle of a part of the batch's faces.
+template <typename Faces, typename Each>
+inline void every_face(ffi::ThreadPool& pool, int64_t B, int64_t parts, const Faces& f, int64_t V, const Each& each) {
+  parallel_for(pool, B * parts, [&](int64_t task) {
+    const int64_t b = task / parts, part = task % parts, F = f.dim(0);
+    const int32_t* k;
+    for (int64_t i = F * part / parts; i < F * (part + 1) / parts; ++i)
+      if (corners_of(f.at(b), F, V, i, &k)) each(b, part, k);
+  });
+}
+
+// The sums of the triangles' normals around every vertex, before they are made unit length.
+template <typename Vertices, typename Faces>
+inline void normal_sums(ffi::ThreadPool& pool, int64_t B, const Vertices& v, const Faces& f, float* sums) {
+  std::fill(sums, sums + B * v.size, 0.0f);
+  Gather gather(B, v.size);
+  every_face(pool, B, gather.parts(), f, v.dim(0), [&](int64_t b, int64_t part, const int32_t* k) {
+    float* to = gather.part(sums, b, part);
+    const Direction a = direction(v.at(b) + 3 * k[0]);
+    const Direction n = cross(direction(v.at(b) + 3 * k[1]) - a, direction(v.at(b) + 3 * k[2]) - a);
+    for (int j = 0; j < 3; ++j) add(to + 3 * k[j], n);
+  });
+  gather.add(sums);
+}
+
+// n / |n|, and its derivative (which is its own transpose) applied to d.
+inline float shortened(const Direction& n) { return n.x * n.x + n.y * n.y + n.z * n.z; }
+inline Direction unit(const Direction& n) {
+  const float squared = shortened(n), scale = 1 / sqrtf(squared > kShortestNormal ? squared : kShortestNormal);
+  return {n.x * scale, n.y * scale, n.z * scale};
+}
+inline Direction unit_derivative(const Direction& n, const Direction& d) {
+  const float squared = shortened(n), scale = 1 / sqrtf(squared > kShortestNormal ? squared : kShortestNormal);
+  const Direction u = {n.x * scale, n.y * scale, n.z * scale};
+  const float along = squared > kShortestNormal ? u.x * d.x + u.y * d.y + u.z * d.z : 0.0f;
+  return {(d.x - along * u.x) * scale, (d.y - along * u.y) * scale, (d.z - along * u.z) * scale};
+}
+
+// vertices (V, 3), faces (F, 3) -> unit normals (V, 3), their sums before (V, 3)
+inline ffi::Error normals(ffi::ThreadPool pool, Floats vertices, Ints faces, FloatResult result, FloatResult sums) {
+  const Batch batch(*result, 2);
+  const auto v = operand<float>(vertices, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  normal_sums(pool, batch.count(), v, f, sums->typed_data());
+  for (size_t i = 0; i + 2 < result->element_count(); i += 3) {
+    const Direction u = unit(direction(sums->typed_data() + i));
+    float* to = result->typed_data() + i;
+    to[0] = u.x, to[1] = u.y, to[2] = u.z;
+  }
+  return ffi::Error::Success();
+}
+
+// vertices, faces, sums, tangent of vertices -> tangent of the normals
+inline ffi::Error normals_forward(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats sums, Floats tangent,
+                                  FloatResult result) {
+  const Batch batch(*result, 2);
+  const auto v = operand<float>(vertices, batch, 2), s = operand<float>(sums, batch, 2);
+  const auto t = operand<float>(tangent, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  float* out = result->typed_data();
+  std::fill(out, out + result->element_count(), 0.0f);
+  Gather gather(batch.count(), v.size);
+  every_face(pool, batch.count(), gather.parts(), f, v.dim(0), [&](int64_t b, int64_t part, const int32_t* k) {
+    float* to = gather.part(out, b, part);
+    const Direction a = direction(v.at(b) + 3 * k[0]), da = direction(t.at(b) + 3 * k[0]);
+    const Direction p = direction(v.at(b) + 3 * k[1]) - a, q = direction(v.at(b) + 3 * k[2]) - a;
+    const Direction dp = direction(t.at(b) + 3 * k[1]) - da, dq = direction(t.at(b) + 3 * k[2]) - da;
+    const Direction n = cross(dp, q) + cross(p, dq);
+    for (int j = 0; j < 3; ++j) add(to + 3 * k[j], n);
+  });
+  gather.add(out);
+  for (int64_t b = 0; b < batch.count(); ++b)
+    for (int64_t i = 0; i < v.size; i += 3) {
+      float* to = out + b * v.size + i;
+      const Direction u = unit_derivative(direction(s.at(b) + i), direction(to));
+      to[0] = u.x, to[1] = u.y, to[2] = u.z;
+    }
+  return ffi::Error::Success();
+}
+
+// vertices, faces, sums, gradient of the normals -> gradient of the vertices
+inline ffi::Error normals_backward(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats sums, Floats gradient,
+                                   FloatResult result) {
+  const Batch batch(*result, 2);
+  const auto v = operand<float>(vertices, batch, 2), s = operand<float>(sums, batch, 2);
+  const auto g = operand<float>(gradient, batch, 2);
+  const auto f = operand<int32_t>(faces, batch, 2);
+  const int64_t B = batch.count();
+  std::vector<float> by_sum(B * v.size);
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t i = 0; i < v.size; i += 3) {
+      const Direction u = unit_derivative(direction(s.at(b) + i), direction(g.at(b) + i));
+      float* to = by_sum.data() + b * v.size + i;
+      to[0] = u.x, to[1] = u.y, to[2] = u.z;
+    }
+  float* out = result->typed_data();
+  std::fill(out, out + result->element_count(), 0.0f);
+  Gather gather(B, v.size);
+  every_face(pool, B, gather.parts(), f, v.dim(0), [&](int64_t b, int64_t part, const int32_t* k) {
+    float* to = gather.part(out, b, part);
+    const float* from = by_sum.data() + b * v.size;
+    const Direction n = direction(from + 3 * k[0]) + direction(from + 3 * k[1]) + direction(from + 3 * k[2]);
+    const Direction a = direction(v.at(b) + 3 * k[0]);
+    const Direction gp = cross(direction(v.at(b) + 3 * k[2]) - a, n);
+    const Direction gq = cross(n, direction(v.at(b) + 3 * k[1]) - a);
+    add(to + 3 * k[1], gp), add(to + 3 * k[2], gq);
+    add(to + 3 * k[0], Direction{0, 0, 0} - (gp + gq));
+  });
+  gather.add(out);
+  return ffi::Error::Success();
+}
+
+}  // namespace facefit

@@ -1,0 +1,32 @@
+"""Drawing in plain JAX: the single operations' references put together, on any device."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from facefit_kernels.antialiasing import reference as antialiasing
+from facefit_kernels.fragments import Fragments
+from facefit_kernels.interpolation import reference as interpolation
+from facefit_kernels.rasterization import reference as rasterization
+from jaxtyping import Array, Float, Int
+
+
+def draw(
+    vertices_clip: Float[Array, "V 4"],
+    attributes: Float[Array, "V C"],
+    faces: Int[Array, "F 3"],
+    adjacent: Int[Array, "F 3"],
+    size: tuple[int, int],
+    samples: int,
+) -> Float[Array, "H W C+1"]:
+    """The picture with the coverage as last channel; see `op.draw`."""
+    height, width = size
+    fine = (samples * height, samples * width)
+    face_index = rasterization.visible_faces(vertices_clip, faces, fine)
+    barycentric, depth = rasterization.surface(vertices_clip, faces, face_index)
+    fragments = Fragments(
+        face_index[..., None], barycentric[..., None, :], depth[..., None], jnp.zeros_like(depth)[..., None]
+    )
+    colors = interpolation.interpolate(attributes, faces, fragments)[:, :, 0]
+    hard = jnp.concatenate([colors, (face_index >= 0).astype(colors.dtype)[..., None]], axis=-1)
+    picture = antialiasing.antialias(hard, vertices_clip, faces, face_index, adjacent)
+    return picture.reshape(height, samples, width, samples, picture.shape[-1]).mean((1, 3))

@@ -1,0 +1,1 @@
+"""The vertex normals operation: contract in op.py, meaning in reference.py, native call in native.py."""
