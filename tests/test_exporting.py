@@ -59,7 +59,7 @@ def test_native_operations_are_no_part_of_a_program_for_another_device(both_impl
 
 @pytest.mark.slow
 def test_a_whole_step_of_a_fit_lowers_for_every_device(monkeypatch):
-    """Two photographs: landmarks, colours, what each tells of the other, and the Levenberg-Marquardt solve."""
+    """Two photographs: landmarks, colours, what each tells of the other, and the solver."""
     import dataclasses
 
     from facefit_kernels import implementations
