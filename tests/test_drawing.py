@@ -147,6 +147,6 @@ def test_random_scenes_are_drawn_alike_and_have_finite_derivatives(both_implemen
     scenes_are_sound(range(40))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ten_thousand_random_scenes_are_drawn_alike_and_have_finite_derivatives(both_implementations):
     scenes_are_sound(range(10_000))

@@ -122,13 +122,13 @@ def _equal(file: Path, alone, devices: int):
         np.testing.assert_allclose(found["parameters"], alone[1], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_four_devices_compute_what_one_does(tmp_path, alone):
     assert _run(tmp_path / "four.npz", devices=4).wait() == 0
     _equal(tmp_path / "four.npz", alone, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_compute_what_one_does(tmp_path, alone):
     with socket.socket() as free:
         free.bind(("localhost", 0))

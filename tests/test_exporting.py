@@ -57,7 +57,7 @@ def test_native_operations_are_no_part_of_a_program_for_another_device(both_impl
     assert "facefit_" not in exported.mlir_module()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_whole_step_of_a_fit_lowers_for_every_device(monkeypatch):
     """Two photographs: landmarks, colours, what each tells of the other, and the solver."""
     import dataclasses

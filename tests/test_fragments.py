@@ -145,12 +145,12 @@ def test_both_implementations_keep_the_same_faces(both_implementations):
     assert scenes_agree(range(3, 83, 4)) > 2000  # the scenes show something
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_implementations_keep_the_same_faces_in_a_thousand_scenes(both_implementations):
     scenes_agree(range(100, 1100))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_implementations_keep_the_same_faces_of_a_dense_mesh(both_implementations):
     case = ball_case(22_000, (224, 224))
     native, reference = (draw(*case, 8, 0.7, name) for name in ("native", "reference"))

@@ -180,7 +180,7 @@ def test_both_implementations_show_the_same_faces_of_a_dense_mesh(both_implement
         np.testing.assert_allclose(native.barycentric, reference.barycentric, atol=5e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_implementations_show_the_same_faces_of_a_thousand_scenes(both_implementations):
     for seed in range(100, 1100):
         case = random_case(seed)
