@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from facefit_kernels.antialiasing import reference as antialiasing
 from facefit_kernels.fragments import Fragments
@@ -21,7 +22,7 @@ def draw(
     """The picture with the coverage as last channel; see `op.draw`."""
     height, width = size
     fine = (samples * height, samples * width)
-    face_index = rasterization.visible_faces(vertices_clip, faces, fine)
+    face_index = rasterization.visible_faces(jax.lax.stop_gradient(vertices_clip), faces, fine)[..., 0]
     barycentric, depth = rasterization.surface(vertices_clip, faces, face_index)
     fragments = Fragments(
         face_index[..., None], barycentric[..., None, :], depth[..., None], jnp.zeros_like(depth)[..., None]
