@@ -84,7 +84,9 @@ def test_a_whole_step_of_a_fit_lowers_for_every_device(monkeypatch):
 
     def step(fitting, observations, solution):
         stage = stages.Stage(fitting, observations, settings, photometric=True, together=True)
-        return levenberg_marquardt_step(solution, stage.prepare, stage.linearize, stage.energies, stage.prior)
+        return levenberg_marquardt_step(
+            solution, stage.prepare, stage.linearize, stage.energies, stage.prior, stage.prior_energy
+        )
 
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),

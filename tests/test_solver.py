@@ -40,6 +40,7 @@ def step(solution, data, residuals, prior):
         linearize=functools.partial(dense_equations, residuals),
         energies=lambda shared, view, datum: {"all": jnp.sum(residuals(shared, view, datum) ** 2)},
         prior=functools.partial(prior_equations, prior),
+        prior_energy=lambda shared: jnp.sum(prior(shared) ** 2),
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from facefit.errors import InputError, PhotoError
 if TYPE_CHECKING:
     from facefit.cli.arguments import Fit
     from facefit.fit.result import Fit as FitResult
+    from facefit.photo import Photograph
 
 
 def run(arguments: Fit) -> int:
@@ -36,15 +37,29 @@ def run(arguments: Fit) -> int:
             show,
         )
         show("writing the results", 1.0)
-        unwritten = None
-        try:
-            fit.save(arguments.output, {photograph.path: photograph.pixels for photograph in photographs})
-        except InputError as error:
-            unwritten = error  # what became of the photographs is told first
+        unwritten = write(fit, photographs, arguments.output)
+    return conclude(fit, arguments.output, unwritten, start)
+
+
+def write(fit: FitResult, photographs: Sequence[Photograph], folder: Path) -> InputError | None:
+    """Writes a result; returns what could not be written, to be told after what became of the photographs."""
+    try:
+        fit.save(folder, {photograph.path: photograph.pixels for photograph in photographs})
+    except InputError as error:
+        return error
+    return None
+
+
+def conclude(fit: FitResult, folder: Path, unwritten: InputError | None, start: float) -> int:
+    """Tells what was done since `start`, on the performance counter; returns the exit status.
+
+    Raises:
+        InputError: `unwritten`, after everything else was told.
+    """
     failed = report(fit)
     if unwritten:
         raise unwritten
-    print(f"{arguments.output}: mesh.glb and the other results, {time.perf_counter() - start:.1f} s")
+    print(f"{folder}: mesh.glb and the other results, {time.perf_counter() - start:.1f} s")
     return PhotoError.exit_status if failed else 0
 
 

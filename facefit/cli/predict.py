@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facefit.cli.fit import output_folder, report
+from facefit.cli.fit import conclude, output_folder, write
 from facefit.cli.progress import progress
-from facefit.errors import InputError, PhotoError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,16 +37,8 @@ def run(arguments: Predict) -> int:
         fit = predicted_fit(photographs, entries, model, source, arguments.encoder)
         fit.report["seconds"]["total"] = time.perf_counter() - start
         show("writing the results", 0.8)
-        unwritten = None
-        try:
-            fit.save(arguments.output, {photograph.path: photograph.pixels for photograph in photographs})
-        except InputError as error:
-            unwritten = error  # what became of the photographs is told first
-    failed = report(fit)
-    if unwritten:
-        raise unwritten
-    print(f"{arguments.output}: mesh.glb and the other results, {time.perf_counter() - start:.1f} s")
-    return PhotoError.exit_status if failed else 0
+        unwritten = write(fit, photographs, arguments.output)
+    return conclude(fit, arguments.output, unwritten, start)
 
 
 def predicted_fit(

@@ -152,11 +152,14 @@ class _Rows:
     def __init__(self, fitting: FittingSurface, settings: Settings, seen: Observation, fixed: Correspondence):
         self.fitting, self.settings, self.seen, self.fixed = fitting, settings, seen, fixed
 
+    def _projected(self, points, pose: Pose, log_focal):
+        focal, translation = camera(log_focal, pose, self.seen)
+        placed = to_camera(points, pose.rotation, translation)
+        return project(placed, intrinsics(focal, self.seen.principal))
+
     def landmarks(self, points, pose: Pose, log_focal, drift):
         seen = self.seen
-        focal, translation = camera(log_focal, pose, seen)
-        placed = to_camera(points, pose.rotation, translation)
-        projected = project(placed, intrinsics(focal, seen.principal))
+        projected = self._projected(points, pose, log_focal)
         # The network's own error is part of what is to be explained; the oval's outline rows share that of
         # their points.
         moved = (self.fitting.drift.modes[:, :2] @ drift) * seen.unit
@@ -178,9 +181,7 @@ class _Rows:
         than where they are (compare the closure losses of Feng et al. 2021).
         """
         seen, index = self.seen, jnp.asarray(APERTURES)
-        focal, translation = camera(log_focal, pose, seen)
-        placed = to_camera(pairs.reshape(-1, 3), pose.rotation, translation)
-        projected = project(placed, intrinsics(focal, seen.principal)).reshape(-1, 2, 2)
+        projected = self._projected(pairs.reshape(-1, 3), pose, log_focal).reshape(-1, 2, 2)
         away = (projected - seen.points468[index, :2]) / seen.unit
         away = away + self.fitting.drift.modes[index, :2] @ drift
         difference = (away[:, 0] - away[:, 1]) / self.settings.aperture_sigma

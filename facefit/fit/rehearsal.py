@@ -7,7 +7,7 @@ import threading
 import jax
 import numpy as np
 
-from facefit.fit.observation import Observation, sharing
+from facefit.fit.observation import CROP_UNITS, Observation, sharing
 from facefit.fit.settings import Settings
 from facefit.fit.stages import run_stage
 from facefit.fit.start import start
@@ -56,7 +56,7 @@ class Rehearsal:
 def _empty(fitting, settings: Settings) -> Observation:
     """The mean face's landmarks in a grey picture."""
     side = settings.crop_px
-    unit = side / 2.9
+    unit = side / CROP_UNITS
     points = np.asarray(fitting.landmarks.mean, np.float32) * np.float32([1, -1, -1]) * (unit / 90.0)
     points[:, :2] += side / 2
     return Observation(

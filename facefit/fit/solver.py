@@ -111,6 +111,7 @@ def levenberg_marquardt_step(
     linearize: Callable[[Pytree, Pytree, Pytree], tuple[Equations, Energies, Pytree]],
     energies: Callable[[Pytree, Pytree, Pytree], Energies],
     prior: Callable[[Pytree], tuple[Equations, Float[Array, ""]]],
+    prior_energy: Callable[[Pytree], Float[Array, ""]],
 ) -> Solution:
     """One damped Gauss-Newton step on the energy above, taken if it lowers the energy. Pure.
 
@@ -121,7 +122,7 @@ def levenberg_marquardt_step(
             during the step (visibility, correspondences). Left to the caller, who knows which parameters act
             through what; a dense forward sweep over every parameter can cost fifty times more.
         energies: (shared, view, fixed) -> energies by term, for a trial.
-        prior: see `prior_equations`.
+        prior: see `prior_equations`. prior_energy: the energy alone, for a trial.
     """
     data = prepare(solution.shared, solution.views)
     pairs = zip(solution.views, data, strict=True)
@@ -133,7 +134,7 @@ def levenberg_marquardt_step(
     shared, moved = _move_shared(solution.shared, base, reduced, solution.damping)
     views = [_move_view(view, solved, moved) for view, (_, solved) in zip(solution.views, eliminated)]
     trial = [energies(shared, view, fixed) for view, (_, _, fixed) in zip(views, lines)]
-    after = _total(prior(shared)[1], trial)
+    after = _total(prior_energy(shared), trial)
     better, damping, energy = _judge(before, after, solution.damping)
     return Solution(
         shared=_choose(better, shared, solution.shared),

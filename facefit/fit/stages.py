@@ -4,7 +4,7 @@ compared with each other. Every program is of one photograph, compiled once for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -59,8 +59,7 @@ def _pixel_energies(settings: Settings, shared, view, seen, fixed) -> Energies:
     return _energies(pixel_terms(settings, shared, view, seen, fixed))
 
 
-@cache.remembered
-def _prior(fitting: FittingSurface, settings: Settings, shared: Shared):
+def _prior_residuals(fitting: FittingSurface, settings: Settings) -> Callable[[Shared], Float[Array, " Q"]]:
     # A hundred vertices of the face stand for all.
     some = fitting.outline[:: max(len(fitting.outline) // 100, 1)]
     mean, basis = fitting.surface.albedo_mean[some], fitting.albedo_basis[some]
@@ -72,7 +71,17 @@ def _prior(fitting: FittingSurface, settings: Settings, shared: Shared):
             [shared.identity / settings.identity_sigma, shared.albedo, dark, 1e-3 * shared.log_focal]
         )
 
-    return prior_equations(residuals, shared)
+    return residuals
+
+
+@cache.remembered
+def _prior(fitting: FittingSurface, settings: Settings, shared: Shared):
+    return prior_equations(_prior_residuals(fitting, settings), shared)
+
+
+@cache.remembered
+def _prior_energy(fitting: FittingSurface, settings: Settings, shared: Shared) -> Float[Array, ""]:
+    return jnp.sum(_prior_residuals(fitting, settings)(shared) ** 2)
 
 
 class Stage:
@@ -128,6 +137,9 @@ class Stage:
     def prior(self, shared: Shared):
         return _prior(self.fitting, self.settings, shared)
 
+    def prior_energy(self, shared: Shared) -> Float[Array, ""]:
+        return _prior_energy(self.fitting, self.settings, shared)
+
 
 def run_stage(
     fitting: FittingSurface,
@@ -144,7 +156,7 @@ def run_stage(
     solution = begin(shared, views)
     for _ in range(steps):
         solution = levenberg_marquardt_step(
-            solution, stage.prepare, stage.linearize, stage.energies, stage.prior
+            solution, stage.prepare, stage.linearize, stage.energies, stage.prior, stage.prior_energy
         )
     return solution
 

@@ -15,23 +15,11 @@ from facefit.fit.observation import Observation
 from facefit.fit.settings import Settings
 from facefit.fit.state import Pose, Shared, View
 from facefit.fit.surface import FittingSurface
+from facefit.model.registration import similarity
 
 _HALF_TURN = (1.0, -1.0, -1.0)
 # Focal lengths a subject has room for; more cameras than that, and the room doubles until they fit.
 _CAMERAS = 8
-
-
-def similarity(
-    source: Float[np.ndarray, "L 3"], target: Float[np.ndarray, "L 3"]
-) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """Scale, rotation and translation that take `source` nearest to `target` (Umeyama 1991)."""
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    a, b = source - source_mean, target - target_mean
-    u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = np.sum(s * sign) / max(np.sum(a * a), 1e-12)
-    return float(scale), rotation, target_mean - scale * rotation @ source_mean
 
 
 def scaled_orthographic(
@@ -76,7 +64,7 @@ def _view(fitting: FittingSurface, observation: Observation, settings: Settings)
     """Where one photograph starts, and the logarithm of its focal length."""
     points = np.asarray(fitting.landmarks.mean, np.float64) * _HALF_TURN
     if observation.weight468 > 0:
-        scale, rotation, offset = similarity(points[:468], observation.points468.astype(np.float64))
+        scale, rotation, offset = similarity(points[:468], observation.points468)
         where = observation.points468[:, :2]
     else:
         # Jaw points slide on the face; the rest stays put.

@@ -20,6 +20,7 @@ from facefit.fit.stages import energies, run_stage
 from facefit.fit.start import start
 from facefit.fit.state import Shared, View, camera
 from facefit.fit.surface import FittingSurface, PointBasis, fitting_surface
+from facefit.metrics import landmark_rmse
 from facefit.model import FaceModel
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
@@ -158,10 +159,9 @@ def _collect(photographs, model, fitting: FittingSurface, observations, solution
         centre = np.array([width / 2, height / 2], np.float32)
         in_photo = (pixels - seen.principal) * scale + centre
         if photograph.landmarks68 is not None:
-            difference = in_photo[468:] - photograph.landmarks68
+            rmse = landmark_rmse(in_photo[468:], photograph.landmarks68)
         else:
-            difference = in_photo[:468] - photograph.landmarks468[:, :2]
-        rmse = float(np.sqrt((difference**2).sum(-1).mean()))
+            rmse = landmark_rmse(in_photo[:468], photograph.landmarks468[:, :2])
         fitted.append(
             FittedView(
                 file=photograph.path,

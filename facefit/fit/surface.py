@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from facefit.energy.regions import photometric_weight, region, visible
-from facefit.model import FaceModel, crop
+from facefit.model import FaceModel, SurfacePoints, at_points, crop
 from facefit.model.drift import LandmarkDrift, landmark_drift
 
 # Face Mesh points on the border of the network's face: the outline of the cheeks and the chin in most poses.
@@ -92,24 +92,12 @@ def _expression_spread(model: FaceModel) -> np.ndarray:
     return spread
 
 
-def _landmark_points(model: FaceModel, points: PointBasis) -> PointBasis:
-    """The 468 and then the 68 landmarks of a model whose vertices are `points`."""
-    corner, weight = _landmark_corner(model), _both(model)[1]
-    return PointBasis(
-        np.einsum("lk,lkc->lc", weight, points.mean[corner]),
-        np.einsum("lk,lkcj->lcj", weight, points.basis[corner], optimize=True),
+def _both(model: FaceModel) -> SurfacePoints:
+    """The 468 and then the 68 landmarks."""
+    pairs = zip(jax.tree.leaves(model.landmarks468), jax.tree.leaves(model.landmarks68), strict=True)
+    return SurfacePoints(
+        *(np.concatenate([np.asarray(dense), np.asarray(sparse)]) for dense, sparse in pairs)
     )
-
-
-def _landmark_corner(model: FaceModel) -> np.ndarray:
-    return np.asarray(model.faces)[_both(model)[0]]
-
-
-def _both(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles and weights of the 468 and then the 68 landmarks."""
-    pairs = ((model.landmarks468.face, model.landmarks68.face),)
-    pairs += ((model.landmarks468.barycentric, model.landmarks68.barycentric),)
-    return tuple(np.concatenate([np.asarray(dense), np.asarray(sparse)]) for dense, sparse in pairs)
 
 
 def fitting_surface(model: FaceModel) -> FittingSurface:
@@ -117,9 +105,11 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
     compiled."""
     part = crop(model, visible(model))
     # On the uncut model: some lie on triangles that hide inside the mouth or behind the eyelids.
-    landmarks = _landmark_points(model, _points(model))
+    landmarks = _points(at_points(model, _both(model)))
     if part.landmark_offset468 is not None:
-        landmarks.mean[:468] += np.asarray(part.landmark_offset468)
+        offset = np.zeros_like(landmarks.mean)
+        offset[:468] = part.landmark_offset468
+        landmarks = landmarks.replace(mean=landmarks.mean + offset)
     outside = np.max([region(part, name) for name in ("ears", "neck", "scalp", "eyes", "lips")], axis=0)
     used = np.zeros(part.mean.shape[0], bool)
     used[np.asarray(part.faces).ravel()] = True
@@ -131,7 +121,7 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
             points=_points(part),
             albedo_basis=np.ascontiguousarray(np.moveaxis(np.asarray(part.albedo_basis), 0, -1)),
             landmarks=landmarks,
-            landmark_corner=_landmark_corner(part),
+            landmark_corner=np.asarray(part.faces)[_both(part).face],
             expression_spread=_expression_spread(model),
             drift=landmark_drift(),
             scatter468=part.landmark_sigma468,

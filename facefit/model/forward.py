@@ -70,12 +70,14 @@ def surface_points(
 def at_points(model: FaceModel, points: SurfacePoints) -> FaceModel:
     """The model restricted to a few points of its surface: mean and bases at those points, no faces.
 
-    `vertices` of the result are `surface_points` of the model's vertices, at a hundredth of the cost.
+    `vertices` of the result are `surface_points` of the model's vertices, at a hundredth of the cost. Runs on
+    the host: once per model, its operations would take longer to compile than to do.
     """
-    corner = model.faces[points.face]
+    corner, weights = np.asarray(model.faces)[np.asarray(points.face)], np.asarray(points.barycentric)
 
     def pick(values):
-        return jnp.einsum("lk,...lkc->...lc", points.barycentric, values[..., corner, :])
+        picked = np.einsum("lk,...lkc->...lc", weights, np.asarray(values)[..., corner, :])
+        return jnp.asarray(picked, jnp.float32)
 
     none = SurfacePoints(jnp.zeros((0,), jnp.int32), jnp.zeros((0, 3), jnp.float32))
     return model.replace(

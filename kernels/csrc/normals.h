@@ -45,13 +45,14 @@ inline void normal_sums(ffi::ThreadPool& pool, int64_t B, const Vertices& v, con
 }
 
 // n / |n|, and its derivative (which is its own transpose) applied to d.
-inline float shortened(const Direction& n) { return n.x * n.x + n.y * n.y + n.z * n.z; }
+inline float squared_length(const Direction& n) { return n.x * n.x + n.y * n.y + n.z * n.z; }
+inline float to_unit(float squared) { return 1 / sqrtf(squared > kShortestNormal ? squared : kShortestNormal); }
 inline Direction unit(const Direction& n) {
-  const float squared = shortened(n), scale = 1 / sqrtf(squared > kShortestNormal ? squared : kShortestNormal);
+  const float scale = to_unit(squared_length(n));
   return {n.x * scale, n.y * scale, n.z * scale};
 }
 inline Direction unit_derivative(const Direction& n, const Direction& d) {
-  const float squared = shortened(n), scale = 1 / sqrtf(squared > kShortestNormal ? squared : kShortestNormal);
+  const float squared = squared_length(n), scale = to_unit(squared);
   const Direction u = {n.x * scale, n.y * scale, n.z * scale};
   const float along = squared > kShortestNormal ? u.x * d.x + u.y * d.y + u.z * d.z : 0.0f;
   return {(d.x - along * u.x) * scale, (d.y - along * u.y) * scale, (d.z - along * u.z) * scale};
