@@ -31,6 +31,8 @@ _LAYERS = (
 )  # whose code is compiled; the others only read and write files
 _KEPT_VERSIONS = 3  # of the source, in the folder of remembered programs
 _programs: Path | None = None  # set by `enable`
+# LLVM's higher levels take a third longer over our programs, which then run no faster.
+_LEVEL = {"xla_backend_optimization_level": 1}
 
 _OFF = ("off", "0", "none", "no")
 
@@ -257,7 +259,7 @@ def _compile_program(function: Callable, dynamic: dict, static: dict, file: Path
     names = tuple(dynamic)
     positional = jax.jit(lambda *values: function(**dict(zip(names, values, strict=True)), **static))
     with _without_jax_cache():
-        program = positional.lower(*dynamic.values()).compile()
+        program = positional.lower(*dynamic.values()).compile(_LEVEL)
     with contextlib.suppress(OSError, ValueError, NotImplementedError, pickle.PicklingError):
         payload, _, result = serialize_executable.serialize(program)
         data = pickle.dumps((payload, result.unflatten(range(result.num_leaves))))

@@ -1,9 +1,8 @@
 """Derivatives of residuals whose rows each depend on few numbers, laid out as the solver's columns.
 
 Every landmark and every pixel depends on the model-frame positions of one or three points, the pose, the
-light. So derivatives are taken with respect to those, row by row, and led on to identity and expression,
-which move the points linearly, by one matrix product. The result equals a dense forward sweep over all
-parameters.
+light. So derivatives are taken with respect to those and led on to identity and expression, which move the
+points linearly, by one matrix product. The result equals a dense forward sweep over all parameters.
 """
 
 from __future__ import annotations
@@ -24,63 +23,50 @@ def flatten(terms: dict[str, Array]) -> Float[Array, " R"]:
     return jnp.concatenate([terms[name].ravel() for name in sorted(terms)])
 
 
-def rowwise_derivative(
-    function: Callable[[Array], Float[Array, "n D"]], x: Float[Array, "n *K"]
-) -> Float[Array, "n D P"]:
-    """d function[i] / d x[i] for a function whose row i depends on row i of x only: one sweep an entry of a
-    row.
+def sweep(function: Callable, *arguments):
+    """A function's value, and its derivatives by each argument: one forward sweep over all of their entries.
+
+    Where row i of the value depends on row i of an array x alone, the sweep over a displacement that all rows
+    of x share gives each row's own derivative, in as many directions as one row has entries.
     """
-    width = x[0].size
-    directions = jnp.eye(width, dtype=x.dtype).reshape((width,) + x.shape[1:])
-
-    def sweep(direction):
-        return jax.jvp(function, (x,), (jnp.broadcast_to(direction, x.shape),))[1]
-
-    return jnp.moveaxis(jax.vmap(sweep)(directions), 0, -1)
+    numbers = tuple(range(len(arguments)))
+    by, value = jax.jacfwd(lambda *x: (function(*x),) * 2, argnums=numbers, has_aux=True)(*arguments)
+    return value, by
 
 
-def through(derivative: Float[Array, "n D P"], basis: Float[Array, "n *K C"]) -> Float[Array, "m C"]:
-    """Chains derivatives by rows of P numbers with a basis of C components over those numbers."""
-    rows, outputs, width = derivative.shape
-    return jnp.matmul(derivative, basis.reshape(rows, width, -1)).reshape(rows * outputs, -1)
-
-
-def columns(derivative) -> Float[Array, "R K"]:
-    """A pytree of derivatives (n, D, ...) as a matrix of n D rows."""
-    leaves = jax.tree.leaves(derivative)
-    rows = leaves[0].shape[0] * leaves[0].shape[1]
-    return jnp.concatenate([leaf.reshape(rows, -1) for leaf in leaves], axis=1)
+def through(derivative: Float[Array, "n D *K"], basis: Float[Array, "n *K C"]) -> Float[Array, "m C"]:
+    """Chains derivatives by rows of numbers with a basis of C components over those numbers."""
+    rows, outputs = derivative.shape[:2]
+    flat = jnp.matmul(derivative.reshape(rows, outputs, -1), basis.reshape(rows, -1, basis.shape[-1]))
+    return flat.reshape(rows * outputs, -1)
 
 
 def in_order(
     shared: Shared,
-    view: View,
     seen: Observation,
-    points=None,
-    albedo=None,
-    focal=None,
-    expression=None,
-    pose=None,
-    lighting=None,
-    drift=None,
-    zero=None,
+    by_view: View,
+    by_focal: Array,
+    moved: Float[Array, "R C"] | None = None,
+    by_albedo: Float[Array, "R A"] | None = None,
 ) -> tuple[Float[Array, "R S"], Float[Array, "R W"]]:
-    """One term's derivatives by block, as the columns of `ravel_pytree` of the shared parameters and of the
-    view's; a block left out is zero. `points` is identity, then expression.
+    """One term's derivatives as the columns of `ravel_pytree` of the shared parameters and of the view's.
+
+    Args:
+        by_view: by the view's own parameters where the points stay; every leaf has the term's axes first.
+        by_focal: by the photograph's log focal length, of the term's shape.
+        moved: by identity, then expression, through the points that they move.
+        by_albedo: by the albedo coefficients.
     """
-    count = next(block.shape[0] for block in (points, expression, pose, lighting, drift) if block is not None)
-    identity = None
-    if points is not None:
-        identity, expression = jnp.split(points, [shared.identity.size], axis=1)
-
-    def block(value, width):
-        return jnp.zeros((count, width)) if value is None else value.reshape(count, width)
-
+    rows = by_focal.size
+    view = jnp.concatenate([leaf.reshape(rows, -1) for leaf in jax.tree.leaves(by_view)], axis=1)
+    identity = jnp.zeros((rows, shared.identity.size))
+    if moved is not None:
+        identity, expression = jnp.split(moved, [shared.identity.size], axis=1)
+        view = view.at[:, : expression.shape[1]].add(expression)  # the first of the view's parameters
+    if by_albedo is None:
+        by_albedo = jnp.zeros((rows, shared.albedo.size))
     group = jax.nn.one_hot(seen.focal_group, shared.log_focal.shape[0])
-    left = [block(identity, shared.identity.size), block(albedo, shared.albedo.size), block(focal, 1) * group]
-    right = [block(expression, view.expression.size), block(pose, 6), block(lighting, 27)]
-    right += [block(drift, view.drift.size), block(zero, 1)]
-    return jnp.concatenate(left, 1), jnp.concatenate(right, 1)
+    return jnp.concatenate([identity, by_albedo, by_focal.reshape(rows, 1) * group], axis=1), view
 
 
 def join(

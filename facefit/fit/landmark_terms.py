@@ -20,7 +20,7 @@ from facefit.energy.priors import (
     shadow_residuals,
 )
 from facefit.energy.robust import geman_mcclure
-from facefit.fit.derivatives import columns, in_order, join, rowwise_derivative, through
+from facefit.fit.derivatives import in_order, join, sweep, through
 from facefit.fit.observation import Observation
 from facefit.fit.placement import Placed, points_of
 from facefit.fit.settings import Settings
@@ -135,15 +135,9 @@ def landmark_terms(
     fixed: Correspondence,
 ) -> dict[str, Array]:
     """Every residual of one photograph by name, but for those of its colours."""
-    log_focal = shared.log_focal[seen.focal_group]
     points = points_of(fixed.landmarks, shared, view)
     rows = _Rows(fitting, settings, seen, fixed)
-    return {
-        "landmarks": rows.landmarks(points, view.pose, log_focal, view.drift),
-        "depth": rows.depth(points[:468], view.pose, view.drift, view.depth_zero),
-        "apertures": rows.apertures(points[jnp.asarray(APERTURES)], view.pose, log_focal, view.drift),
-        **rows.priors(log_focal, view),
-    }
+    return rows.terms(points, points[jnp.asarray(APERTURES)], view, shared.log_focal[seen.focal_group])
 
 
 class _Rows:
@@ -151,6 +145,14 @@ class _Rows:
 
     def __init__(self, fitting: FittingSurface, settings: Settings, seen: Observation, fixed: Correspondence):
         self.fitting, self.settings, self.seen, self.fixed = fitting, settings, seen, fixed
+
+    def terms(self, points, pairs, view: View, log_focal) -> dict[str, Array]:
+        return {
+            "landmarks": self.landmarks(points, view.pose, log_focal, view.drift),
+            "depth": self.depth(points[:468], view.pose, view.drift, view.depth_zero),
+            "apertures": self.apertures(pairs, view.pose, log_focal, view.drift),
+            **self.priors(log_focal, view),
+        }
 
     def _projected(self, points, pose: Pose, log_focal):
         focal, translation = camera(log_focal, pose, self.seen)
@@ -220,56 +222,25 @@ def linearize_landmark_terms(
     view: View,
     seen: Observation,
     fixed: Correspondence,
-) -> Linearization:
-    """`landmark_terms` with derivatives."""
-    log_focal = shared.log_focal[seen.focal_group]
+) -> tuple[Linearization, dict[str, Array]]:
+    """The derivatives of `landmark_terms`, and the terms."""
     rows = _Rows(fitting, settings, seen, fixed)
-    order = functools.partial(in_order, shared, view, seen)
-    points = points_of(fixed.landmarks, shared, view)
-
-    by_point = rowwise_derivative(lambda x: rows.landmarks(x, view.pose, log_focal, view.drift), points)
-    by_pose, by_focal, by_drift = jax.jacfwd(
-        lambda pose, focal, drift: rows.landmarks(points, pose, focal, drift), argnums=(0, 1, 2)
-    )(view.pose, log_focal, view.drift)
-    derivatives = {
-        "landmarks": order(
-            points=through(by_point, fixed.landmarks.basis),
-            focal=by_focal,
-            pose=columns(by_pose),
-            drift=columns(by_drift),
-        )
+    points, pairs = points_of(fixed.landmarks, shared, view), jnp.asarray(APERTURES)
+    terms, by = sweep(
+        lambda shift, apart, *rest: rows.terms(points + shift, points[pairs] + apart, *rest),
+        jnp.zeros(3),
+        jnp.zeros((2, 3)),
+        view,
+        shared.log_focal[seen.focal_group],
+    )
+    basis = fixed.landmarks.basis
+    moved = {
+        "landmarks": through(by["landmarks"][0], basis),
+        "depth": through(by["depth"][0], basis[:468]),
+        "apertures": through(by["apertures"][1], basis[pairs]),
     }
-    by_point = rowwise_derivative(
-        lambda x: rows.depth(x, view.pose, view.drift, view.depth_zero), points[:468]
-    )
-    by_pose, by_drift, by_zero = jax.jacfwd(
-        lambda pose, drift, zero: rows.depth(points[:468], pose, drift, zero), argnums=(0, 1, 2)
-    )(view.pose, view.drift, view.depth_zero)
-    derivatives["depth"] = order(
-        points=through(by_point, fixed.landmarks.basis[:468]),
-        pose=columns(by_pose),
-        drift=columns(by_drift),
-        zero=by_zero,
-    )
-    pairs = jnp.asarray(APERTURES)
-    by_pair = rowwise_derivative(lambda x: rows.apertures(x, view.pose, log_focal, view.drift), points[pairs])
-    by_pose, by_focal, by_drift = jax.jacfwd(
-        lambda pose, focal, drift: rows.apertures(points[pairs], pose, focal, drift), argnums=(0, 1, 2)
-    )(view.pose, log_focal, view.drift)
-    derivatives["apertures"] = order(
-        points=through(by_pair, fixed.landmarks.basis[pairs]),
-        focal=by_focal,
-        pose=columns(by_pose),
-        drift=columns(by_drift),
-    )
-    by_part = jax.jacfwd(rows.priors, argnums=(0, 1))(log_focal, view)
-    for name, (by_focal, by_view) in by_part.items():
-        count = by_focal.shape[0]
-        derivatives[name] = order(
-            focal=by_focal,
-            expression=by_view.expression,
-            pose=jnp.concatenate([leaf.reshape(count, -1) for leaf in jax.tree.leaves(by_view.pose)], 1),
-            lighting=by_view.lighting.reshape(count, 27),
-            drift=by_view.drift,
-        )
-    return join(landmark_terms(fitting, settings, shared, view, seen, fixed), derivatives)
+    derivatives = {
+        name: in_order(shared, seen, by_view, by_focal, moved.get(name))
+        for name, (*_, by_view, by_focal) in by.items()
+    }
+    return join(terms, derivatives), terms

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from facefit.color import luminance
 from facefit.energy.landmarks import facing
 from facefit.energy.photometric import PixelSample, photometric_residuals, rendered_colors
-from facefit.fit.derivatives import columns, in_order, join, rowwise_derivative, through
+from facefit.fit.derivatives import in_order, join, sweep, through
 from facefit.fit.observation import Observation
 from facefit.fit.placement import Drawn, Placed, points_of
 from facefit.fit.settings import Settings
@@ -60,7 +60,7 @@ def choose_pixels(
     # The colour of a surface seen edge-on is the least certain: less light, coarse normals, hair, blur.
     usable = fitting.photometric * jnp.clip(2.5 * facing(placed.vertices, placed.normals), 0.0, 1.0)
     weight = jnp.einsum("hwk,hwk->hw", drawn.barycentric, usable[corner]) * seen.weight
-    weight = jnp.where((drawn.face >= 0) & _checkerboard(size), weight, 0.0)
+    weight = jnp.where((drawn.face >= 0) & _one_in_four(size), weight, 0.0)
     # More usable pixels than places: the least certain ones are left out.
     chosen, index = jax.lax.top_k(weight.ravel(), settings.pixels)
     rows, columns = index // size, index % size
@@ -83,9 +83,9 @@ def choose_pixels(
     )
 
 
-def _checkerboard(size: int) -> Bool[np.ndarray, "S S"]:
-    """Every other pixel: neighbours tell much the same, and cost as much again."""
-    return np.indices((size, size)).sum(0) % 2 == 0
+def _one_in_four(size: int) -> Bool[np.ndarray, "S S"]:
+    """Every other pixel of every other row: neighbours tell much the same, and cost as much again."""
+    return (np.indices((size, size)) % 2 == 0).all(0)
 
 
 def corner_albedo(pixels: Pixels, shared: Shared) -> Float[Array, "M 3 3"]:
@@ -94,25 +94,13 @@ def corner_albedo(pixels: Pixels, shared: Shared) -> Float[Array, "M 3 3"]:
 
 
 def _rows(
-    settings: Settings,
-    seen: Observation,
-    fixed: Pixels,
-    corners,
-    albedo,
-    albedo_shift,
-    lighting,
-    pose: Pose,
-    log_focal,
+    settings: Settings, seen: Observation, fixed: Pixels, corners, albedo, lighting, pose: Pose, log_focal
 ):
-    """Photometric residuals; `albedo_shift` (M, 3) is added to the albedo of all corners (it serves the
-    derivative).
-    """
+    """Photometric residuals, (M, 3)."""
     focal, translation = camera(log_focal, pose, seen)
     placed = to_camera(corners, pose.rotation, translation)
     sample = fixed.sample
-    colors = rendered_colors(
-        placed, fixed.normals, albedo + albedo_shift[:, None], lighting, focal, sample.ray
-    )
+    colors = rendered_colors(placed, fixed.normals, albedo, lighting, focal, sample.ray)
     # A grey photograph tells how light the skin is and nothing of its colour.
     colors = jnp.where(seen.grey, luminance(colors)[:, None], colors)
     return photometric_residuals(
@@ -125,39 +113,36 @@ def pixel_terms(
 ) -> dict[str, Array]:
     """The photometric residuals."""
     corners = points_of(fixed.corners, shared, view).reshape(-1, 3, 3)
-    albedo, none = corner_albedo(fixed, shared), jnp.zeros_like(fixed.sample.color)
-    log_focal = shared.log_focal[seen.focal_group]
-    rows = _rows(settings, seen, fixed, corners, albedo, none, view.lighting, view.pose, log_focal)
-    return {"photometric": rows}
+    albedo, log_focal = corner_albedo(fixed, shared), shared.log_focal[seen.focal_group]
+    return {
+        "photometric": _rows(settings, seen, fixed, corners, albedo, view.lighting, view.pose, log_focal)
+    }
 
 
 def linearize_pixel_terms(
     settings: Settings, shared: Shared, view: View, seen: Observation, fixed: Pixels
-) -> Linearization:
-    """`pixel_terms` with derivatives; rows are pixel by pixel, red, green, blue."""
+) -> tuple[Linearization, dict[str, Array]]:
+    """The derivatives of `pixel_terms`, rows pixel by pixel, red, green, blue; and the terms."""
     corners = points_of(fixed.corners, shared, view).reshape(-1, 3, 3)
-    albedo, none = corner_albedo(fixed, shared), jnp.zeros_like(fixed.sample.color)
-    log_focal = shared.log_focal[seen.focal_group]
-
-    def of(corners, shift, lighting, pose, focal):
-        return _rows(settings, seen, fixed, corners, albedo, shift, lighting, pose, focal)
-
-    by_corner = rowwise_derivative(lambda x: of(x, none, view.lighting, view.pose, log_focal), corners)
-    by_shift = rowwise_derivative(lambda x: of(corners, x, view.lighting, view.pose, log_focal), none)
-    by_light, by_pose, by_focal = jax.jacfwd(
-        lambda light, pose, focal: of(corners, none, light, pose, focal), argnums=(0, 1, 2)
-    )(view.lighting, view.pose, log_focal)
+    albedo = corner_albedo(fixed, shared)
+    rows, (by_corner, by_albedo, lighting, pose, focal) = sweep(
+        lambda shift, paler, *rest: _rows(settings, seen, fixed, corners + shift, albedo + paler, *rest),
+        jnp.zeros((3, 3)),
+        jnp.zeros(3),
+        view.lighting,
+        view.pose,
+        shared.log_focal[seen.focal_group],
+    )
     # The albedo basis at the pixel itself: where its ray meets the triangle.
     basis = jnp.einsum("mk,mkca->mca", fixed.sample.barycentric, fixed.albedo_basis)
+    unmoved = jax.tree.map(lambda leaf: jnp.zeros((*rows.shape, *leaf.shape)), view)
     derivatives = in_order(
         shared,
-        view,
         seen,
-        points=through(by_corner, fixed.corners.basis),
-        albedo=through(by_shift, basis),
-        lighting=columns(by_light),
-        pose=columns(by_pose),
-        focal=by_focal,
+        unmoved.replace(lighting=lighting, pose=pose),
+        focal,
+        through(by_corner, fixed.corners.basis),
+        through(by_albedo, basis),
     )
-    residuals = of(corners, none, view.lighting, view.pose, log_focal)
-    return join({"photometric": residuals}, {"photometric": derivatives})
+    terms = {"photometric": rows}
+    return join(terms, {"photometric": derivatives}), terms

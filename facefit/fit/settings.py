@@ -17,7 +17,7 @@ class Settings:
         landmark_steps, photometric_steps: solver steps of the two stages; for several photographs a third
             stage, that compares them with each other, has as many as the second.
         crop_px: side of the square that photometric fitting sees, pixels.
-        pixels: how many of its pixels are used at most; every other one may be.
+        pixels: how many of its pixels are used at most; every fourth one may be.
         dense_sigma: floor of the dense landmarks' standard deviation, as a fraction of the outer-eye
             distance.
         dense_count: effective number of independent dense landmarks.
@@ -46,10 +46,10 @@ class Settings:
         exif_log_sigma: of the focal length where EXIF tells it.
     """
 
-    landmark_steps: int = 12
+    landmark_steps: int = 8
     photometric_steps: int = 8
     crop_px: int = struct.field(pytree_node=False, default=104)
-    pixels: int = struct.field(pytree_node=False, default=2048)
+    pixels: int = struct.field(pytree_node=False, default=1024)
     dense_sigma: float = 0.015
     dense_count: float = 40.0
     depth_sigma: float = 0.02
@@ -78,7 +78,7 @@ class Settings:
 
 
 PRESETS = {
-    "fast": Settings(landmark_steps=10, photometric_steps=4, crop_px=80, pixels=1152),
+    "fast": Settings(landmark_steps=6, photometric_steps=4, crop_px=80, pixels=640),
     "default": Settings(),
-    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=160, pixels=4608),
+    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=160, pixels=2560),
 }

@@ -37,8 +37,7 @@ def _energies(terms: dict[str, Array]) -> Energies:
 @cache.remembered
 def _linearize_landmarks(fitting: FittingSurface, settings: Settings, shared, view, seen, placed):
     fixed = correspond(fitting, settings, seen, placed)
-    terms = landmark_terms(fitting, settings, shared, view, seen, fixed)
-    line = linearize_landmark_terms(fitting, settings, shared, view, seen, fixed)
+    line, terms = linearize_landmark_terms(fitting, settings, shared, view, seen, fixed)
     return equations(line), _energies(terms), fixed
 
 
@@ -50,8 +49,8 @@ def _landmark_energies(fitting: FittingSurface, settings: Settings, shared, view
 @cache.remembered
 def _linearize_pixels(fitting: FittingSurface, settings: Settings, shared, view, seen, placed, drawn, paint):
     fixed = choose_pixels(fitting, settings, seen, placed, drawn, paint)
-    line = linearize_pixel_terms(settings, shared, view, seen, fixed)
-    return equations(line), {"photometric": jnp.sum(line.residual**2)}, fixed
+    line, terms = linearize_pixel_terms(settings, shared, view, seen, fixed)
+    return equations(line), _energies(terms), fixed
 
 
 @cache.remembered
