@@ -114,9 +114,7 @@ def pixel_terms(
     """The photometric residuals."""
     corners = points_of(fixed.corners, shared, view).reshape(-1, 3, 3)
     albedo, log_focal = corner_albedo(fixed, shared), shared.log_focal[seen.focal_group]
-    return {
-        "photometric": _rows(settings, seen, fixed, corners, albedo, view.lighting, view.pose, log_focal)
-    }
+    return {"photometric": _rows(settings, seen, fixed, corners, albedo, view.lighting, view.pose, log_focal)}
 
 
 def linearize_pixel_terms(

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -186,30 +187,35 @@ def _write_all(fit: Fit, folder: Path, pixels: dict[str, np.ndarray]) -> dict[st
             failures[name] = str(error) or type(error).__name__
             return None
 
-    attempt("fit.npz", save_parameters, fit, folder / "fit.npz")
-    attempt("neutral.ply", outputs.save_neutral, fit, folder)
     names = file_names([view.file for view in fit.views])
-    for place, (view, name) in enumerate(zip(fit.views, names, strict=True)):
-        attempt(
-            f"{name}.landmarks.json", outputs.save_landmarks, fit, place, folder / f"{name}.landmarks.json"
-        )
-        attempt(f"{name}.posed.ply", outputs.save_posed, fit, place, folder / f"{name}.posed.ply")
-        overlay = f"{name}.overlay.png"
+    overlays = [f"{name}.overlay.png" for name in names]
+    for view, overlay in zip(fit.views, overlays, strict=True):
         attempt(overlay, _find_pixels, view, pixels)
-        if overlay not in failures:
-            attempt(overlay, outputs.save_overlay, fit, place, pixels[view.file], folder / overlay)
-    for sources in (
-        pixels,
-        {},
-    ):  # without the photographs, where they cannot be used: the model's albedo is better than no mesh
-        picture = attempt("the texture from the photographs", outputs.texture, fit, sources)
-        if picture is not None:
-            break
+    with ThreadPoolExecutor(1) as beside:  # the texture takes as long as everything else
+        texture = beside.submit(_texture, attempt, fit, dict(pixels))
+        attempt("fit.npz", save_parameters, fit, folder / "fit.npz")
+        attempt("neutral.ply", outputs.save_neutral, fit, folder)
+        for place, (view, name, overlay) in enumerate(zip(fit.views, names, overlays, strict=True)):
+            landmarks, posed = f"{name}.landmarks.json", f"{name}.posed.ply"
+            attempt(landmarks, outputs.save_landmarks, fit, place, folder / landmarks)
+            attempt(posed, outputs.save_posed, fit, place, folder / posed)
+            if overlay not in failures:
+                attempt(overlay, outputs.save_overlay, fit, place, pixels[view.file], folder / overlay)
+        picture = texture.result()
     attempt("mesh.glb", outputs.save_glb, fit, picture, folder / "mesh.glb")
     attempt("mesh.obj", outputs.save_obj, fit, picture, folder / "mesh.obj")
     # Last, since it tells of the outputs that failed.
     attempt("summary.json", _save_summary, fit, failures, folder / "summary.json")
     return failures
+
+
+def _texture(attempt: Callable, fit: Fit, pixels: dict[str, np.ndarray]) -> np.ndarray | None:
+    """From the photographs; where they cannot be used, the model's albedo is better than no mesh."""
+    for sources in (pixels, {}):
+        picture = attempt("the texture from the photographs", outputs.texture, fit, sources)
+        if picture is not None:
+            return picture
+    return None
 
 
 def _save_summary(fit: Fit, failures: dict[str, str], path: Path) -> None:
