@@ -234,17 +234,19 @@ def build_albedo(
     tone = outer * (1 - 0.4 * r["scalp"])
     add("skin lightness", tone * mean / skin_mean, axes[0])
     add("blood", tone * mean / skin_mean, axes[1])
-    add("lip redness", r["lips"], lip_color * np.array([0.06, -0.10, -0.08]))
+    add("lip redness", r["lips"], lip_color * np.array([0.045, -0.06, -0.05]))
     add("lip darkness", r["lips"], -lip_color * 0.13)
     add("brow density", r["brows"], -skin_mean * np.array([0.07, 0.07, 0.07]))
     add("brow colour", r["brows"], np.array([0.022, 0.013, 0.005]))
     add("hair lightness", r["scalp"], np.array([0.030, 0.024, 0.019]))
     add("hair redness", r["scalp"], np.array([0.008, 0.0, -0.004]))
     add("bald or shaved", r["scalp"], (skin_mean - scalp_color) * 0.07)
-    add("beard", r["beard"], -skin_mean * np.array([0.125, 0.125, 0.12]))
+    # Towards dark hair, not black, all channels alike: a beard that is darker still must not turn blue.
+    hair = skin_mean - np.array([0.030, 0.022, 0.016])
+    add("beard", r["beard"], -0.13 * hair)
     chin_only = r["beard"] * smooth_step(x, 32, 20)[:, None]
-    add("beard of chin and lip", chin_only, -skin_mean * np.array([0.085, 0.085, 0.08]))
-    add("stubble shade", r["beard"], skin_mean * np.array([-0.035, -0.015, 0.005]))
+    add("beard of chin and lip", chin_only, -0.085 * hair)
+    add("stubble shade", r["beard"], skin_mean * np.array([-0.03, -0.02, -0.012]))
     add("flush of cheeks and nose", flush, axes[1] * 0.45)
     add("under the eyes", under_eye, -skin_mean * np.array([0.032, 0.038, 0.032]))
     add("eye sockets", socket, -skin_mean * np.array([0.03, 0.036, 0.038]))
@@ -263,6 +265,6 @@ def build_albedo(
     for k in range(HARMONICS):
         components.append((f"smooth lightness {k}", bounded[k][:, None] * cover * mean * 0.045))
     for k in range(CHROMA_HARMONICS):
-        components.append((f"smooth chroma {k}", bounded[k][:, None] * cover * axes[1] * 0.15))
+        components.append((f"smooth chroma {k}", bounded[k][:, None] * cover * axes[1] * 0.08))
     names = tuple(name for name, _ in components)
     return AlbedoPrior(mean, np.stack([value for _, value in components]), names)

@@ -15,6 +15,7 @@ from .atlas import arrange
 from .landmarks import ibug_points
 from .makehuman import DECIMETRE_MM, RACES, SEXES, BaseMesh, MakeHumanFiles, read_base, read_target
 from .regions import draw_regions
+from .teeth import read_teeth
 from .topology import LEFT_LID_LOOP, HeadMesh, QuadMesh, Refinement, cut_head, refine
 
 EXPRESSIONS = "faceunits01/targets/faceunits"
@@ -144,8 +145,9 @@ def build_model(
     fine = np.stack([matrix @ f for f in gaussian.factors])
     expressions = sorted(n.removesuffix(".target") for n in files.names(f"data/{EXPRESSIONS}"))
     shapes = []
-    for name in expressions:
-        offset = read_target(files, f"{EXPRESSIONS}/{name}.target", len(head.base.vertices))[coarse.keep]
+    targets = [f"{EXPRESSIONS}/{name}.target" for name in expressions]
+    for target in targets:
+        offset = read_target(files, target, len(head.base.vertices))[coarse.keep]
         shapes.append(matrix @ (offset * DECIMETRE_MM))
     reference = matrix @ head.reference
     regions = draw_regions(
@@ -166,9 +168,20 @@ def build_model(
         np.full(468, landmarks.face[30], np.int32), np.tile(landmarks.barycentric[30], (468, 1))
     )
     outside = np.maximum.reduce([regions["neck"], regions["ears"], regions["scalp"]]) < 0.3
+    teeth = read_teeth(files, head.base, coarse, head.reference, targets)
+    count, uv_count = len(mean), len(head.refinement.uv)
+    in_mouth = {name: np.full(len(teeth.color), float(name == "inner")) for name in regions}
+    regions = {name: np.concatenate([values, in_mouth[name]]) for name, values in regions.items()}
+    hung = teeth.reference + teeth.follow @ (gaussian.mean - head.reference) - origin
+    mean = np.concatenate([mean, hung])
+    fine = np.concatenate([fine, teeth.follow @ gaussian.factors], axis=1)
+    shapes = np.concatenate([np.stack(shapes), teeth.expressions], axis=1)
+    faces = np.concatenate([faces, teeth.faces + count])
+    uv_faces = np.concatenate([head.refinement.uv_faces, teeth.uv_faces + uv_count])
+    outside = np.append(outside, np.zeros(len(hung), bool))
     uv = arrange(
-        head.refinement.uv,
-        head.refinement.uv_faces,
+        np.concatenate([head.refinement.uv, teeth.uv]),
+        uv_faces,
         mean,
         faces,
         face=(regions["skin"] > 0.5) & outside & (mean[:, 2] > 20),
@@ -177,12 +190,14 @@ def build_model(
     model = FaceModel(
         mean=mean.astype(np.float32),
         identity_basis=rounded(fine),
-        expression_basis=rounded(np.stack(shapes)),
+        expression_basis=rounded(shapes),
         faces=faces.astype(np.int32),
         uv=np.clip(uv, 0.0, 1.0).astype(np.float32),
-        uv_faces=head.refinement.uv_faces.astype(np.int32),
-        albedo_mean=albedo.mean.astype(np.float32),
-        albedo_basis=(np.rint(albedo.basis * 1024) / 1024).astype(np.float32),
+        uv_faces=uv_faces.astype(np.int32),
+        albedo_mean=np.concatenate([albedo.mean, teeth.color]).astype(np.float32),
+        albedo_basis=np.pad(np.rint(albedo.basis * 1024) / 1024, ((0, 0), (0, len(hung)), (0, 0))).astype(
+            np.float32
+        ),
         landmarks68=landmarks,
         landmarks468=tip,
         landmark_sigma468=np.zeros(468, np.float32),

@@ -59,8 +59,8 @@ def shadow_residuals(lighting: Float[Array, "9 3"], sigma: float, least: float =
 
 
 def dark_residuals(albedo: Float[Array, "V 3"], sigma: float, least: float = 0.01) -> Float[Array, " D"]:
-    """Nothing on a face reflects less than `least` of the light; V vertices count as one tenth of them."""
-    return (jnp.minimum(albedo - least, 0.0) / sigma).ravel() * jnp.sqrt(0.1)
+    """Nothing on a face reflects less than `least` of the light."""
+    return (jnp.minimum(albedo - least, 0.0) / sigma).ravel()
 
 
 def exposure_residual(lighting: Float[Array, "9 3"], log_sigma: float) -> Float[Array, "1"]:
