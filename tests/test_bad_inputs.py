@@ -131,10 +131,11 @@ def test_a_wrong_argument_is_named_before_any_work(tmp_path, capfd, arguments, w
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_name_is_told_from_the_folder_one_is_in(tmp_path, capfd):
+def test_an_empty_argument_is_told_from_the_folder_one_is_in(tmp_path, capfd):
     """As a shell's unset variable gives it."""
-    assert main(["fit", str(SAMPLE), "", "-o", str(tmp_path / "out")]) == 2
-    assert "name is empty" in the_error(capfd.readouterr().err)
+    for arguments in (["fit", str(SAMPLE), "", "-o", str(tmp_path / "out")], ["fit", str(SAMPLE), "-o", ""]):
+        assert main(arguments) == 2
+        assert "is empty" in the_error(capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(

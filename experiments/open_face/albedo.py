@@ -208,7 +208,7 @@ def build_albedo(
     mean = mean * (1 + 0.55 * flush * blood) * (1 - 0.07 * under_eye) * (1 - 0.06 * socket)
     lip_color = skin_mean * np.array([0.80, 0.55, 0.60])
     brow_color, scalp_color = skin_mean * 0.32, np.array([0.100, 0.076, 0.060])
-    inner_color, sclera = np.array([0.15, 0.05, 0.045]), np.array([0.36, 0.34, 0.32])
+    inner_color, sclera = np.array([0.15, 0.05, 0.045]), np.array([0.29, 0.265, 0.24])
     mean += r["lips"] * (lip_color - mean)
     mean += 0.78 * r["brows"] * (brow_color - mean)
     mean += r["scalp"] * (scalp_color - mean)

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from facefit.errors import InputError
+
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
 Positional = tyro.conf.Positional
 
@@ -219,6 +221,7 @@ def parse(arguments: Sequence[str] | None = None) -> Fit | Predict | Prepare | S
     """The command in `arguments` (default: the process's own).
 
     Raises:
+        InputError: an argument is empty.
         SystemExit: status 0 after --help or --version, 2 after a mistake, which is explained on standard
             error.
     """
@@ -228,6 +231,8 @@ def parse(arguments: Sequence[str] | None = None) -> Fit | Predict | Prepare | S
 
         print(f"facefit {facefit.__version__}")
         raise SystemExit(0)
+    if "" in arguments:  # a path made of it would mean the current folder
+        raise InputError("An argument is empty. Check the variables on your command line.")
     return tyro.cli(
         Command,
         prog="facefit",

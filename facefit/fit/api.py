@@ -280,6 +280,20 @@ def _with_report(result: Fit, entries: list[dict], seconds: dict, source: str, p
         "preset": preset,
         "model": source or result.model.name,
         "photos": entries,
+        "warnings": [*inner.get("warnings", ()), *_slowed()],
         "seconds": {**inner.get("seconds", {}), **seconds},
     }
     return dataclasses.replace(result, report=report)
+
+
+def _slowed() -> list[str]:
+    """A sentence where a missing compiler makes every fit slow."""
+    import jax
+    from facefit_kernels import library
+
+    if library.load() or jax.default_backend() != "cpu":
+        return []
+    return [
+        f"Drawing ran in plain JAX ({library.reason()}), which takes several times as long. "
+        "Install a C++ compiler and install facefit again."
+    ]
