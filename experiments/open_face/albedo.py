@@ -263,7 +263,7 @@ def build_albedo(
     bounded = np.clip(functions, -1.6, 1.6) * decay[:, None]
     cover = tone * (1 - 0.6 * r["ears"])
     for k in range(HARMONICS):
-        components.append((f"smooth lightness {k}", bounded[k][:, None] * cover * mean * 0.045))
+        components.append((f"smooth lightness {k}", bounded[k][:, None] * cover * mean * 0.03))
     for k in range(CHROMA_HARMONICS):
         components.append((f"smooth chroma {k}", bounded[k][:, None] * cover * axes[1] * 0.08))
     names = tuple(name for name, _ in components)

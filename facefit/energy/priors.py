@@ -58,9 +58,16 @@ def shadow_residuals(lighting: Float[Array, "9 3"], sigma: float, least: float =
     return (jnp.minimum(irradiance(jnp.asarray(_AROUND), lighting) - least, 0.0) / sigma).ravel()
 
 
-def dark_residuals(albedo: Float[Array, "V 3"], sigma: float, least: float = 0.01) -> Float[Array, " D"]:
-    """Nothing on a face reflects less than `least` of the light."""
-    return (jnp.minimum(albedo - least, 0.0) / sigma).ravel()
+def pigment_residuals(albedo: Float[Array, "V 3"], sigma: float, least: float = 0.01) -> Float[Array, " D"]:
+    """Nothing on a face reflects less than `least` of the light, and all of it, skin and hair, reflects no less
+    red than green and no less green than blue: melanin and blood see to that. What is bluer is the light.
+
+    Args:
+        albedo: linear RGB.
+        sigma: how far either may be missed.
+    """
+    missed = jnp.concatenate([albedo - least, albedo[:, :2] - albedo[:, 1:]], axis=1)
+    return (jnp.minimum(missed, 0.0) / sigma).ravel()
 
 
 def exposure_residual(lighting: Float[Array, "9 3"], log_sigma: float) -> Float[Array, "1"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facefit import cache
-from facefit.energy.priors import dark_residuals
+from facefit.energy.priors import pigment_residuals
 from facefit.fit.landmark_terms import correspond, landmark_terms, linearize_landmark_terms
 from facefit.fit.observation import Observation
 from facefit.fit.paint import paint_from_others
@@ -64,10 +64,10 @@ def _prior_residuals(fitting: FittingSurface, settings: Settings) -> Callable[[S
     mean, basis = fitting.surface.albedo_mean[some], fitting.albedo_basis[some]
 
     def residuals(shared: Shared) -> Float[Array, " Q"]:
-        dark = dark_residuals(mean + basis @ shared.albedo, settings.negative_sigma)
+        pigment = pigment_residuals(mean + basis @ shared.albedo, settings.negative_sigma)
         # Focal lengths get their priors from the views; a tiny pull keeps unused groups determined.
         return jnp.concatenate(
-            [shared.identity / settings.identity_sigma, shared.albedo, dark, 1e-3 * shared.log_focal]
+            [shared.identity / settings.identity_sigma, shared.albedo, pigment, 1e-3 * shared.log_focal]
         )
 
     return residuals

@@ -67,22 +67,32 @@ inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* t
     const Bounds r = boxes[i];
     const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
     const Vertex a = s[triangles[3 * i]], b = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
-    for (int y = y0; y <= y1; ++y) {
-      const int64_t row = (int64_t)(y - first) * width;
-      auto test = [&](int x) {
-        float d;
-        if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[row + x]) z[row + x] = d, index[row + x] = (int32_t)i;
-      };
+    auto keep = [&](int x, int y, float d) {
+      const int64_t at = (int64_t)(y - first) * width + x;
+      if (d < z[at]) z[at] = d, index[at] = (int32_t)i;
+    };
+    auto ask = [&](int x, int y) {
+      float d;
+      if (covers(a, b, c, x + 0.5f, y + 0.5f, &d)) keep(x, y, d);
+    };
 #ifdef FACEFIT_FOUR_AT_ONCE
-      for (int x = r.first_x; x <= r.last_x; x += 4) {
-        int may = may_cover_four(a, b, c, x + 0.5f, y + 0.5f);
-        if (r.last_x - x < 3) may &= (1 << (r.last_x - x + 1)) - 1;
-        for (; may; may &= may - 1) test(x + __builtin_ctz(may));
+    for (int x = r.first_x; x <= r.last_x; x += 4) {
+      const FourCenters four(a, b, c, x + 0.5f);
+      const int there = r.last_x - x < 3 ? (1 << (r.last_x - x + 1)) - 1 : 15;
+      for (int y = y0; y <= y1; ++y) {
+        float d[4];
+        int doubtful, covered = four.at(y + 0.5f, d, &doubtful) & there;
+        for (; covered; covered &= covered - 1) {
+          const int k = __builtin_ctz(covered);
+          keep(x + k, y, d[k]);
+        }
+        for (doubtful &= there; doubtful; doubtful &= doubtful - 1) ask(x + __builtin_ctz(doubtful), y);
       }
-#else
-      for (int x = r.first_x; x <= r.last_x; ++x) test(x);
-#endif
     }
+#else
+    for (int y = y0; y <= y1; ++y)
+      for (int x = r.first_x; x <= r.last_x; ++x) ask(x, y);
+#endif
   }
 }
 

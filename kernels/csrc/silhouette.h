@@ -136,10 +136,12 @@ FACEFIT_BOTH void discontinuity(const Mesh& mesh, int32_t first, int32_t second,
   // Faces around a vertex where the surface goes on across every edge. Most pairs, and walks are what costs.
   if (first >= 0 && second >= 0) {
     const int32_t *corner = mesh.faces + 3 * first, *other = mesh.faces + 3 * second;
-    for (int k = 0; k < 3; ++k) {
-      if ((corner[k] == other[0] || corner[k] == other[1] || corner[k] == other[2]) && !mesh.rim[corner[k]]) return;
+    int inner = 0;  // all three compared before any branch: which one they share cannot be foreseen
+    for (int k = 0; k < 3; ++k)
+      inner |= ((corner[k] == other[0]) | (corner[k] == other[1]) | (corner[k] == other[2])) & !mesh.rim[corner[k]];
+    if (inner) return;
+    for (int k = 0; k < 3; ++k)
       if (mesh.neighbor[3 * first + k] == second && goes_on(mesh, first, k)) return;
-    }
   }
   Walk from = {false, -1, -1, -1, 0, 0}, back = from;
   if (first >= 0) {

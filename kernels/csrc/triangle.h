@@ -67,21 +67,46 @@ FACEFIT_BOTH bool covers(const Vertex& a, const Vertex& b, const Vertex& c, floa
 
 #if defined(__SSE2__) && !defined(__CUDACC__)
 #define FACEFIT_FOUR_AT_ONCE
-// Four centres in a row, of which the first is (px, py): bit k is clear where `covers` is certainly false at the k-th,
-// because two edge functions, computed as there, differ in sign. It settles most of a triangle's window.
-inline int may_cover_four(const Vertex& a, const Vertex& b, const Vertex& c, float px, float py) {
-  const __m128 x = _mm_add_ps(_mm_set1_ps(px), _mm_setr_ps(0, 1, 2, 3)), zero = _mm_setzero_ps();
-  auto relative = [&](const Vertex& v) { return _mm_sub_ps(_mm_set1_ps(v.x), _mm_mul_ps(x, _mm_set1_ps(v.w))); };
-  const __m128 ax = relative(a), bx = relative(b), cx = relative(c);
-  const __m128 ay = _mm_set1_ps(a.y - py * a.w), by = _mm_set1_ps(b.y - py * b.w), cy = _mm_set1_ps(c.y - py * c.w);
-  const __m128 ea = _mm_sub_ps(_mm_mul_ps(bx, cy), _mm_mul_ps(by, cx));
-  const __m128 eb = _mm_sub_ps(_mm_mul_ps(cx, ay), _mm_mul_ps(cy, ax));
-  const __m128 ec = _mm_sub_ps(_mm_mul_ps(ax, by), _mm_mul_ps(ay, bx));
-  auto any = [](const __m128& p, const __m128& q, const __m128& r) { return _mm_or_ps(_mm_or_ps(p, q), r); };
-  const __m128 positive = any(_mm_cmpgt_ps(ea, zero), _mm_cmpgt_ps(eb, zero), _mm_cmpgt_ps(ec, zero));
-  const __m128 negative = any(_mm_cmplt_ps(ea, zero), _mm_cmplt_ps(eb, zero), _mm_cmplt_ps(ec, zero));
-  return ~_mm_movemask_ps(_mm_and_ps(positive, negative)) & 15;
-}
+// `covers` at four centres in a row, with the same arithmetic.
+class FourCenters {
+ public:
+  // The first centre's column; the rows come later.
+  FourCenters(const Vertex& a, const Vertex& b, const Vertex& c, float px) : a_(a), b_(b), c_(c) {
+    const __m128 x = _mm_add_ps(_mm_set1_ps(px), _mm_setr_ps(0, 1, 2, 3));
+    auto relative = [&](const Vertex& v) { return _mm_sub_ps(_mm_set1_ps(v.x), _mm_mul_ps(x, _mm_set1_ps(v.w))); };
+    ax_ = relative(a), bx_ = relative(b), cx_ = relative(c);
+  }
+
+  // Bit k of the result is set where the k-th centre is covered, at `depth[k]`. Bit k of `doubtful` is set where an edge
+  // function is zero, so that ties decide: there `covers` itself must be asked.
+  int at(float py, float depth[4], int* doubtful) const {
+    auto relative = [&](const Vertex& v) { return _mm_set1_ps(v.y - py * v.w); };
+    auto times = [](float x, const __m128& y) { return _mm_mul_ps(y, _mm_set1_ps(x)); };
+    const __m128 ay = relative(a_), by = relative(b_), cy = relative(c_), zero = _mm_setzero_ps();
+    const __m128 ea = _mm_sub_ps(_mm_mul_ps(bx_, cy), _mm_mul_ps(by, cx_));
+    const __m128 eb = _mm_sub_ps(_mm_mul_ps(cx_, ay), _mm_mul_ps(cy, ax_));
+    const __m128 ec = _mm_sub_ps(_mm_mul_ps(ax_, by), _mm_mul_ps(ay, bx_));
+    const __m128 pa = _mm_cmpgt_ps(ea, zero), pb = _mm_cmpgt_ps(eb, zero), pc = _mm_cmpgt_ps(ec, zero);
+    const __m128 na = _mm_cmplt_ps(ea, zero), nb = _mm_cmplt_ps(eb, zero), nc = _mm_cmplt_ps(ec, zero);
+    auto all = [](const __m128& p, const __m128& q, const __m128& r) { return _mm_and_ps(_mm_and_ps(p, q), r); };
+    auto any = [](const __m128& p, const __m128& q, const __m128& r) { return _mm_or_ps(_mm_or_ps(p, q), r); };
+    const __m128 positive = all(pa, pb, pc), negative = all(na, nb, nc);
+    const int inside = _mm_movemask_ps(_mm_or_ps(positive, negative));
+    const int outside = _mm_movemask_ps(_mm_and_ps(any(pa, pb, pc), any(na, nb, nc)));
+    *doubtful = ~(inside | outside) & 15;
+    if (!inside) return 0;
+    const __m128 total = _mm_add_ps(_mm_add_ps(times(a_.w, ea), times(b_.w, eb)), times(c_.w, ec));
+    const __m128 d = _mm_div_ps(_mm_add_ps(_mm_add_ps(times(a_.z, ea), times(b_.z, eb)), times(c_.z, ec)), total);
+    _mm_storeu_ps(depth, d);
+    const __m128 front = _mm_or_ps(_mm_and_ps(positive, _mm_cmpgt_ps(total, zero)),
+                                   _mm_and_ps(negative, _mm_cmplt_ps(total, zero)));
+    return _mm_movemask_ps(all(front, _mm_cmpge_ps(d, _mm_set1_ps(-1)), _mm_cmple_ps(d, _mm_set1_ps(1))));
+  }
+
+ private:
+  const Vertex &a_, &b_, &c_;
+  __m128 ax_, bx_, cx_;
+};
 #endif
 
 // The pixels a triangle may cover, both ends included; empty where first > last.
