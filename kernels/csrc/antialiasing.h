@@ -62,8 +62,11 @@ inline void rim_of(const Mesh& mesh, uint8_t* rim) {
   const int32_t* k;
   for (int64_t i = 0; i < mesh.face_count; ++i) {
     if (!corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, i, &k)) continue;
-    for (int j = 0; j < 3; ++j)
+    for (int j = 0; j < 3; ++j) {
+      const int32_t next = mesh.neighbor[3 * i + j];
+      if (next >= 0 && next < i && mesh.facing[i] * mesh.facing[next] > 0) continue;  // seen from the neighbour
       if (!goes_on(mesh, (int32_t)i, j)) rim[k[(j + 1) % 3]] = rim[k[(j + 2) % 3]] = 1;
+    }
   }
 }
 
@@ -71,22 +74,27 @@ inline void rim_of(const Mesh& mesh, uint8_t* rim) {
 inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
                               int32_t* edges) {
   std::fill(edges + 4 * W * y0, edges + 4 * W * y1, -1);
-  auto there = [&](int32_t face) {
+  // The faces of a row, -1 for what is none: looked at once for a pixel, not once for each of its four pairs.
+  auto faces_of_row = [&](int64_t y, std::vector<int32_t>& row) {
     const int32_t* k;
-    return corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, face, &k) ? face : -1;
-  };
-  for (int64_t y = y0; y < y1; ++y)
     for (int64_t x = 0; x < W; ++x) {
-      const int64_t at = y * W + x;
-      for (int down = 0; down < 2; ++down) {
-        if (down ? y + 1 == H : x + 1 == W) continue;
-        const int32_t first = shown[at], second = shown[down ? at + W : at + 1];
-        if (first == second) continue;
-        int32_t* edge = edges + 4 * at + 2 * down;
-        discontinuity(mesh, there(first), there(second), x + 0.5f, y + 0.5f, down ? 0.0f : 1.0f, down ? 1.0f : 0.0f,
-                      edge, edge + 1);
-      }
+      const int32_t face = shown[y * W + x];
+      row[x] = corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, face, &k) ? face : -1;
     }
+  };
+  std::vector<int32_t> here(W), below(W);
+  if (y0 < y1) faces_of_row(y0, below);
+  for (int64_t y = y0; y < y1; ++y) {
+    std::swap(here, below);
+    if (y + 1 < H) faces_of_row(y + 1, below);
+    int32_t* edge = edges + 4 * W * y;
+    for (int64_t x = 0; x < W; ++x, edge += 4) {
+      if (x + 1 < W && here[x] != here[x + 1])
+        discontinuity(mesh, here[x], here[x + 1], x + 0.5f, y + 0.5f, 1, 0, edge, edge + 1);
+      if (y + 1 < H && here[x] != below[x])
+        discontinuity(mesh, here[x], below[x], x + 0.5f, y + 0.5f, 0, 1, edge + 2, edge + 3);
+    }
+  }
 }
 
 // How many stretches of rows a picture of H rows is cut into, for even work on all threads.

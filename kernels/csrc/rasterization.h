@@ -55,9 +55,11 @@ inline std::vector<std::vector<int32_t>> faces_of_bands(const Bounds* boxes, int
   return faces;
 }
 
-// The nearest face of every pixel of the rows `first` to `last`, and its depth, among `faces`;
-// `index` and `z` begin at row `first`.
+// The nearest face of every pixel of the rows `first` to `last`, and its depth, among `faces`; `index` and `z` begin at
+// row `first` and have room for kBeyond more entries than the rows have pixels.
 // Faces come in rising order, so that a strict comparison leaves the lower index at equal depth.
+enum { kBeyond = 3 };
+
 inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* triangles,
                           const std::vector<int32_t>& faces, int first, int last, int width, int32_t* index, float* z) {
   const int64_t pixels = (int64_t)(last + 1 - first) * width;
@@ -67,26 +69,18 @@ inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* t
     const Bounds r = boxes[i];
     const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
     const Vertex a = s[triangles[3 * i]], b = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
-    auto keep = [&](int x, int y, float d) {
-      const int64_t at = (int64_t)(y - first) * width + x;
-      if (d < z[at]) z[at] = d, index[at] = (int32_t)i;
-    };
     auto ask = [&](int x, int y) {
+      const int64_t at = (int64_t)(y - first) * width + x;
       float d;
-      if (covers(a, b, c, x + 0.5f, y + 0.5f, &d)) keep(x, y, d);
+      if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
     };
 #ifdef FACEFIT_FOUR_AT_ONCE
     for (int x = r.first_x; x <= r.last_x; x += 4) {
-      const FourCenters four(a, b, c, x + 0.5f);
-      const int there = r.last_x - x < 3 ? (1 << (r.last_x - x + 1)) - 1 : 15;
+      const FourCenters four(a, b, c, x + 0.5f, r.last_x - x + 1);
       for (int y = y0; y <= y1; ++y) {
-        float d[4];
-        int doubtful, covered = four.at(y + 0.5f, d, &doubtful) & there;
-        for (; covered; covered &= covered - 1) {
-          const int k = __builtin_ctz(covered);
-          keep(x + k, y, d[k]);
-        }
-        for (doubtful &= there; doubtful; doubtful &= doubtful - 1) ask(x + __builtin_ctz(doubtful), y);
+        const int64_t at = (int64_t)(y - first) * width + x;
+        int doubtful = four.keep_nearest(y + 0.5f, (int32_t)i, z + at, index + at);
+        for (; doubtful; doubtful &= doubtful - 1) ask(x + __builtin_ctz(doubtful), y);
       }
     }
 #else
@@ -136,8 +130,11 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
     int32_t* index = face_index->typed_data() + b * pixels;
     float* z = depth->typed_data() + b * pixels;
     float* weights = barycentric->typed_data() + 3 * b * pixels;
-    nearest_faces(s, box.data() + b * F, triangles, lists[b][band], first, last, width, index + (int64_t)first * width,
-                  z + (int64_t)first * width);
+    const int64_t begin = (int64_t)first * width, count = (int64_t)(last + 1 - first) * width;
+    std::vector<int32_t> nearest(count + kBeyond);
+    std::vector<float> nearness(count + kBeyond);
+    nearest_faces(s, box.data() + b * F, triangles, lists[b][band], first, last, width, nearest.data(), nearness.data());
+    std::copy(nearest.begin(), nearest.begin() + count, index + begin);
     Surface value;
     for (int y = first; y <= last; ++y)
       for (int x = 0; x < width; ++x) {

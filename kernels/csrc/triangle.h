@@ -67,45 +67,50 @@ FACEFIT_BOTH bool covers(const Vertex& a, const Vertex& b, const Vertex& c, floa
 
 #if defined(__SSE2__) && !defined(__CUDACC__)
 #define FACEFIT_FOUR_AT_ONCE
-// `covers` at four centres in a row, with the same arithmetic.
+// `covers` at four centres in a row, with the same arithmetic and without branches: which centres a small triangle covers
+// cannot be foreseen.
 class FourCenters {
  public:
-  // The first centre's column; the rows come later.
-  FourCenters(const Vertex& a, const Vertex& b, const Vertex& c, float px) : a_(a), b_(b), c_(c) {
+  // px is the first centre's column; only the first `count` of them count. The rows come later.
+  FourCenters(const Vertex& a, const Vertex& b, const Vertex& c, float px, int count)
+      : a_(a), b_(b), c_(c), count_(count < 4 ? (1 << count) - 1 : 15) {
     const __m128 x = _mm_add_ps(_mm_set1_ps(px), _mm_setr_ps(0, 1, 2, 3));
     auto relative = [&](const Vertex& v) { return _mm_sub_ps(_mm_set1_ps(v.x), _mm_mul_ps(x, _mm_set1_ps(v.w))); };
     ax_ = relative(a), bx_ = relative(b), cx_ = relative(c);
+    there_ = _mm_cmplt_ps(_mm_setr_ps(0, 1, 2, 3), _mm_set1_ps((float)count));
   }
 
-  // Bit k of the result is set where the k-th centre is covered, at `depth[k]`. Bit k of `doubtful` is set where an edge
-  // function is zero, so that ties decide: there `covers` itself must be asked.
-  int at(float py, float depth[4], int* doubtful) const {
+  // Where the triangle is nearer than `z`, z becomes its depth and `index` its number. All four entries are written,
+  // most with what they hold. Bit k of the result is set where an edge function is zero at the k-th centre, so that ties
+  // decide: there `covers` itself must be asked.
+  int keep_nearest(float py, int32_t number, float* z, int32_t* index) const {
     auto relative = [&](const Vertex& v) { return _mm_set1_ps(v.y - py * v.w); };
     auto times = [](float x, const __m128& y) { return _mm_mul_ps(y, _mm_set1_ps(x)); };
     const __m128 ay = relative(a_), by = relative(b_), cy = relative(c_), zero = _mm_setzero_ps();
     const __m128 ea = _mm_sub_ps(_mm_mul_ps(bx_, cy), _mm_mul_ps(by, cx_));
     const __m128 eb = _mm_sub_ps(_mm_mul_ps(cx_, ay), _mm_mul_ps(cy, ax_));
     const __m128 ec = _mm_sub_ps(_mm_mul_ps(ax_, by), _mm_mul_ps(ay, bx_));
-    const __m128 pa = _mm_cmpgt_ps(ea, zero), pb = _mm_cmpgt_ps(eb, zero), pc = _mm_cmpgt_ps(ec, zero);
-    const __m128 na = _mm_cmplt_ps(ea, zero), nb = _mm_cmplt_ps(eb, zero), nc = _mm_cmplt_ps(ec, zero);
-    auto all = [](const __m128& p, const __m128& q, const __m128& r) { return _mm_and_ps(_mm_and_ps(p, q), r); };
-    auto any = [](const __m128& p, const __m128& q, const __m128& r) { return _mm_or_ps(_mm_or_ps(p, q), r); };
-    const __m128 positive = all(pa, pb, pc), negative = all(na, nb, nc);
-    const int inside = _mm_movemask_ps(_mm_or_ps(positive, negative));
-    const int outside = _mm_movemask_ps(_mm_and_ps(any(pa, pb, pc), any(na, nb, nc)));
-    *doubtful = ~(inside | outside) & 15;
-    if (!inside) return 0;
+    const __m128 low = _mm_min_ps(_mm_min_ps(ea, eb), ec), high = _mm_max_ps(_mm_max_ps(ea, eb), ec);
+    const __m128 positive = _mm_cmpgt_ps(low, zero), negative = _mm_cmplt_ps(high, zero);
+    const __m128 outside = _mm_and_ps(_mm_cmplt_ps(low, zero), _mm_cmpgt_ps(high, zero));
     const __m128 total = _mm_add_ps(_mm_add_ps(times(a_.w, ea), times(b_.w, eb)), times(c_.w, ec));
     const __m128 d = _mm_div_ps(_mm_add_ps(_mm_add_ps(times(a_.z, ea), times(b_.z, eb)), times(c_.z, ec)), total);
-    _mm_storeu_ps(depth, d);
-    const __m128 front = _mm_or_ps(_mm_and_ps(positive, _mm_cmpgt_ps(total, zero)),
-                                   _mm_and_ps(negative, _mm_cmplt_ps(total, zero)));
-    return _mm_movemask_ps(all(front, _mm_cmpge_ps(d, _mm_set1_ps(-1)), _mm_cmple_ps(d, _mm_set1_ps(1))));
+    const __m128 covered = _mm_or_ps(_mm_and_ps(positive, _mm_cmpgt_ps(total, zero)),
+                                     _mm_and_ps(negative, _mm_cmplt_ps(total, zero)));
+    const __m128 before = _mm_loadu_ps(z);
+    const __m128 between = _mm_and_ps(_mm_cmpge_ps(d, _mm_set1_ps(-1)), _mm_cmple_ps(d, _mm_set1_ps(1)));
+    const __m128 nearer = _mm_and_ps(_mm_and_ps(_mm_and_ps(covered, there_), between), _mm_cmplt_ps(d, before));
+    _mm_storeu_ps(z, _mm_or_ps(_mm_and_ps(nearer, d), _mm_andnot_ps(nearer, before)));
+    const __m128i chosen = _mm_castps_si128(nearer), held = _mm_loadu_si128((const __m128i*)index);
+    const __m128i kept = _mm_or_si128(_mm_and_si128(chosen, _mm_set1_epi32(number)), _mm_andnot_si128(chosen, held));
+    _mm_storeu_si128((__m128i*)index, kept);
+    return ~_mm_movemask_ps(_mm_or_ps(_mm_or_ps(positive, negative), outside)) & count_;
   }
 
  private:
   const Vertex &a_, &b_, &c_;
-  __m128 ax_, bx_, cx_;
+  int count_;
+  __m128 ax_, bx_, cx_, there_;
 };
 #endif
 
