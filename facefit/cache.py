@@ -31,7 +31,7 @@ _LAYERS = (
 )  # whose code is compiled; the others only read and write files
 _KEPT_VERSIONS = 3  # of the source, in the folder of remembered programs
 _programs: Path | None = None  # set by `enable`
-# LLVM's higher levels take a third longer over our programs, which then run no faster.
+# LLVM's higher levels make compiling a quarter longer, and our programs no faster.
 _LEVEL = {"xla_backend_optimization_level": 1}
 
 _OFF = ("off", "0", "none", "no")

@@ -135,7 +135,7 @@ def test_an_empty_argument_is_told_from_the_folder_one_is_in(tmp_path, capfd):
     """As a shell's unset variable gives it."""
     for arguments in (["fit", str(SAMPLE), "", "-o", str(tmp_path / "out")], ["fit", str(SAMPLE), "-o", ""]):
         assert main(arguments) == 2
-        assert "is empty" in the_error(capfd.readouterr().err)
+        assert "An argument is empty" in the_error(capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def _write_all(fit: Fit, folder: Path, pixels: dict[str, np.ndarray]) -> dict[st
     for view, overlay in zip(fit.views, overlays, strict=True):
         attempt(overlay, _find_pixels, view, pixels)
     with ThreadPoolExecutor(1) as beside:  # the texture takes as long as everything else
-        texture = beside.submit(_texture, attempt, fit, dict(pixels))
+        texture = beside.submit(_texture, attempt, fit, pixels)
         attempt("fit.npz", save_parameters, fit, folder / "fit.npz")
         attempt("neutral.ply", outputs.save_neutral, fit, folder)
         for place, (view, name, overlay) in enumerate(zip(fit.views, names, overlays, strict=True)):

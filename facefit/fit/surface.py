@@ -23,9 +23,9 @@ _UNFITTED = ("mouthClose",)
 # Expressions that go all the way more often than the others: their prior is this much wider.
 _WIDER = {"eyeBlinkLeft": 2.8, "eyeBlinkRight": 2.8, "jawOpen": 1.6}
 # Face Mesh points above and below one another: the lids of the right and of the left eye, and the inner lips.
-APERTURES = (
-    (159, 145), (160, 144), (158, 153), (386, 374), (385, 380), (387, 373), (13, 14), (82, 87), (312, 317),
-)  # fmt: skip
+LIDS = ((159, 145), (160, 144), (158, 153), (386, 374), (385, 380), (387, 373))
+LIPS = ((13, 14), (82, 87), (312, 317))
+APERTURES = LIDS + LIPS
 
 
 @struct.dataclass

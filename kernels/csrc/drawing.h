@@ -154,11 +154,8 @@ inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints n
   });
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands, y0 = begins[band], y1 = begins[band + 1];
-    std::vector<int32_t> nearest((y1 - y0) * W + kBeyond);
-    std::vector<float> depth((y1 - y0) * W + kBeyond);
     nearest_faces(screen.data() + b * V, box.data() + b * F, f.at(b), lists[b][band], (int)y0, (int)y1 - 1, (int)W,
-                  nearest.data(), depth.data());
-    std::copy(nearest.begin(), nearest.end() - kBeyond, face_index->typed_data() + b * pixels + y0 * W);
+                  face_index->typed_data() + b * pixels + y0 * W);
     shade_rows(drawn(b), y0, y1, hard->typed_data() + (C + 1) * b * pixels);
   });
   in_bands([&](int64_t b, int64_t y0, int64_t y1) {

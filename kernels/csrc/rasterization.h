@@ -55,16 +55,14 @@ inline std::vector<std::vector<int32_t>> faces_of_bands(const Bounds* boxes, int
   return faces;
 }
 
-// The nearest face of every pixel of the rows `first` to `last`, and its depth, among `faces`; `index` and `z` begin at
-// row `first` and have room for kBeyond more entries than the rows have pixels.
+// The nearest face of every pixel of the rows `first` to `last` among `faces`; `shown` begins at row `first`.
 // Faces come in rising order, so that a strict comparison leaves the lower index at equal depth.
-enum { kBeyond = 3 };
-
 inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* triangles,
-                          const std::vector<int32_t>& faces, int first, int last, int width, int32_t* index, float* z) {
+                          const std::vector<int32_t>& faces, int first, int last, int width, int32_t* shown) {
   const int64_t pixels = (int64_t)(last + 1 - first) * width;
-  std::fill(index, index + pixels, -1);
-  std::fill(z, z + pixels, std::numeric_limits<float>::infinity());
+  // Four pixels are written at once, so up to three beyond the last: not in the result, where other rows go on.
+  std::vector<int32_t> index(pixels + 3, -1);
+  std::vector<float> z(pixels + 3, std::numeric_limits<float>::infinity());
   for (const int64_t i : faces) {
     const Bounds r = boxes[i];
     const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
@@ -79,7 +77,7 @@ inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* t
       const FourCenters four(a, b, c, x + 0.5f, r.last_x - x + 1);
       for (int y = y0; y <= y1; ++y) {
         const int64_t at = (int64_t)(y - first) * width + x;
-        int doubtful = four.keep_nearest(y + 0.5f, (int32_t)i, z + at, index + at);
+        int doubtful = four.keep_nearest(y + 0.5f, (int32_t)i, &z[at], &index[at]);
         for (; doubtful; doubtful &= doubtful - 1) ask(x + __builtin_ctz(doubtful), y);
       }
     }
@@ -88,6 +86,7 @@ inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* t
       for (int x = r.first_x; x <= r.last_x; ++x) ask(x, y);
 #endif
   }
+  std::copy(index.begin(), index.begin() + pixels, shown);
 }
 
 // vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
@@ -130,11 +129,7 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
     int32_t* index = face_index->typed_data() + b * pixels;
     float* z = depth->typed_data() + b * pixels;
     float* weights = barycentric->typed_data() + 3 * b * pixels;
-    const int64_t begin = (int64_t)first * width, count = (int64_t)(last + 1 - first) * width;
-    std::vector<int32_t> nearest(count + kBeyond);
-    std::vector<float> nearness(count + kBeyond);
-    nearest_faces(s, box.data() + b * F, triangles, lists[b][band], first, last, width, nearest.data(), nearness.data());
-    std::copy(nearest.begin(), nearest.begin() + count, index + begin);
+    nearest_faces(s, box.data() + b * F, triangles, lists[b][band], first, last, width, index + (int64_t)first * width);
     Surface value;
     for (int y = first; y <= last; ++y)
       for (int x = 0; x < width; ++x) {
