@@ -13,8 +13,11 @@ from .topology import HeadMesh
 
 GROUPS = ("helper-upper-teeth", "helper-lower-teeth")
 REACH_MM = 12.0  # how far off the walls of the mouth carry a tooth along
-COLOR = np.array([0.42, 0.39, 0.33])  # linear RGB
-BACK_MM = (22.0, 50.0)  # behind the front teeth: from here to there little light comes into the mouth
+COLOR = np.array([0.44, 0.385, 0.30])  # linear RGB
+# Where MakeHuman has them, they come through closed lips at the corners of the mouth.
+NARROWER, SET_BACK_MM = 0.93, 2.0
+BACK_MM = (6.0, 24.0)  # behind the front teeth: from here to there less and less light comes into the mouth
+DARKEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ def read_teeth(
     follow /= follow.sum(1, keepdims=True)
     offsets = [read_target(files, name, len(base.vertices))[keep] * DECIMETRE_MM for name in targets]
     depth = place[:, 2].max() - place[:, 2]
+    teeth = place + follow @ (reference - before)
     return Teeth(
-        reference=place + follow @ (reference - before),
+        reference=teeth * [NARROWER, 1.0, 1.0] - [0.0, 0.0, SET_BACK_MM],
         follow=follow,
         expressions=np.stack(offsets),
         faces=np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]),
         uv=base.uv[uv_keep],
         uv_faces=np.concatenate([uv_quads[:, :3], uv_quads[:, [0, 2, 3]]]),
-        color=COLOR * (1 - 0.75 * smooth_step(depth, *BACK_MM))[:, None],
+        color=COLOR * (1 - (1 - DARKEST) * smooth_step(depth, *BACK_MM))[:, None],
     )
