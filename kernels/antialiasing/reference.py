@@ -153,33 +153,42 @@ def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Arr
     return jnp.where((a[:, 3] == 1) & (b[:, 3] == 1) & (c[:, 3] == 1), area, 0.0)
 
 
-def _goes_on(faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"], side: Float[Array, " F"], k: int):
-    """Whether the surface goes on across the edge opposite corner k: it has a neighbour there that is wound
-    alike and seen from the same side.
-    """
+def _wound_alike(faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"], k: int):
+    """Whether each face has a neighbour across the edge opposite corner k that is wound as it is."""
     following = adjacent[:, k]
     there = (following >= 0) & (following < faces.shape[0])
-    following = jnp.where(there, following, 0)
-    p, q, other = faces[:, (k + 1) % 3, None], faces[:, (k + 2) % 3, None], faces[following]
-    alike = jnp.any((other == q) & (jnp.roll(other, -1, axis=1) == p), axis=1)
-    return there & alike & (rounded(side * side[following]) > 0)
+    other = faces[jnp.where(there, following, 0)]
+    p, q = faces[:, (k + 1) % 3, None], faces[:, (k + 2) % 3, None]
+    return there & jnp.any((other == q) & (jnp.roll(other, -1, axis=1) == p), axis=1)
+
+
+def _rim(faces, alike, side, count: int):
+    """Whether each of `count` vertices has an edge that the surface does not go on across: one without a
+    neighbour wound alike, or one of those between faces that are seen from different sides."""
+    exists = jnp.all((faces >= 0) & (faces < count), axis=-1)
+    seen = []
+    for here in (~(side < 0), ~(side > 0)):
+        corners = jnp.where((exists & here)[:, None], faces, count)
+        seen.append(jnp.zeros(count, bool).at[corners].max(True, mode="drop"))
+    rim = seen[0] & seen[1]
+    for k in range(3):
+        ends = exists & ~alike[:, k]
+        for end in ((k + 1) % 3, (k + 2) % 3):
+            rim = rim.at[jnp.where(ends, faces[:, end], count)].max(True, mode="drop")
+    return rim
 
 
 def _discontinuities(vertices, faces, adjacent, first, second, x, y, step_x, step_y):
     side = facing(vertices, faces)
     # Faces around a vertex where the surface goes on across every edge, or across the edge they share.
-    across = jnp.stack([_goes_on(faces, adjacent, side, k) for k in range(3)], axis=1)
-    rim = jnp.zeros(vertices.shape[0], bool)
-    exists = jnp.all((faces >= 0) & (faces < vertices.shape[0]), axis=-1)
-    for k in range(3):
-        ends = exists & ~across[:, k]
-        for end in ((k + 1) % 3, (k + 2) % 3):
-            rim = rim.at[jnp.where(ends, faces[:, end], vertices.shape[0])].max(True, mode="drop")
+    alike = jnp.stack([_wound_alike(faces, adjacent, k) for k in range(3)], axis=1)
+    rim = _rim(faces, alike, side, vertices.shape[0])
     corner, other = faces[first], faces[second]
     near = jnp.zeros(first.shape, bool)
     for k in range(3):
         near = near | (jnp.any(other == corner[:, k, None], axis=1) & ~rim[corner[:, k]])
-        near = near | ((adjacent[first, k] == second) & across[first, k])
+        goes_on = alike[first, k] & (rounded(side[first] * side[second]) > 0)
+        near = near | ((adjacent[first, k] == second) & goes_on)
     shared = (first == second) | (near & (first >= 0) & (second >= 0))
     start_first = jnp.where(shared, -1, first)
     ends_1, last_1, a_1, b_1, _, depth_1 = _walk(

@@ -41,64 +41,101 @@ inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) 
   return ffi::Error::Success();
 }
 
-// Areas of all triangles as `facing` gives them, (B, F).
-template <typename Faces>
-inline std::vector<float> facings(ffi::ThreadPool& pool, const std::vector<Vertex>& screen, const Faces& f, int64_t B,
-                                  int64_t V) {
-  const int64_t F = f.dim(0), chunks = B >= 8 ? 1 : 8;
-  std::vector<float> areas(B * F);
-  parallel_for(pool, B * chunks, [&](int64_t task) {
-    const int64_t b = task / chunks, c = task % chunks;
-    const Vertex* s = screen.data() + b * V;
-    const int32_t* k;
-    for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i)
-      areas[b * F + i] = corners_of(f.at(b), F, V, i, &k) ? facing(s[k[0]], s[k[1]], s[k[2]]) : 0.0f;
-  });
-  return areas;
-}
+// Areas of the faces of a batch as `facing` gives them, and which vertices are on the rim (see `Mesh`): `look` at every
+// face, then `find_rim` of every batch element.
+class Sides {
+ public:
+  Sides(int64_t B, int64_t V, int64_t F) : V_(V), F_(F), chunks_(chunk_count(B)), area_(B * F), seen_(B * chunks_ * V) {}
 
-// Marks the vertices at whose edges the surface may end: see `Mesh`.
-inline void rim_of(const Mesh& mesh, uint8_t* rim) {
-  const int32_t* k;
-  for (int64_t i = 0; i < mesh.face_count; ++i) {
-    if (!corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, i, &k)) continue;
+  // Face i of batch element b has the corners k, null where one does not exist; `chunk` is one thread's.
+  void look(int64_t b, int64_t chunk, int64_t i, const int32_t* k, const Vertex* screen, const int32_t* faces,
+            const int32_t* neighbor) {
+    const float area = area_[b * F_ + i] = k ? facing(screen[k[0]], screen[k[1]], screen[k[2]]) : 0.0f;
+    if (!k) return;
+    uint8_t* seen = &seen_[(b * chunks_ + chunk) * V_];
+    const uint8_t side = area > 0 ? 1 : (area < 0 ? 2 : 3);
+    for (int j = 0; j < 3; ++j) seen[k[j]] |= side;
+    const Mesh mesh = {nullptr, faces, neighbor, nullptr, nullptr, V_, F_};
     for (int j = 0; j < 3; ++j) {
-      const int32_t next = mesh.neighbor[3 * i + j];
-      if (next >= 0 && next < i && mesh.facing[i] * mesh.facing[next] > 0) continue;  // seen from the neighbour
-      if (!goes_on(mesh, (int32_t)i, j)) rim[k[(j + 1) % 3]] = rim[k[(j + 2) % 3]] = 1;
+      const int32_t next = neighbor[3 * i + j];
+      if (next >= 0 && next < i) continue;  // seen from the neighbour
+      if (!wound_alike(mesh, (int32_t)i, j)) seen[k[(j + 1) % 3]] = seen[k[(j + 2) % 3]] = 3;
     }
+  }
+
+  void find_rim(int64_t b) {
+    uint8_t* seen = &seen_[b * chunks_ * V_];
+    for (int64_t c = 1; c < chunks_; ++c)
+      for (int64_t v = 0; v < V_; ++v) seen[v] |= seen[c * V_ + v];
+    for (int64_t v = 0; v < V_; ++v) seen[v] = seen[v] == 3;
+  }
+
+  Mesh mesh(int64_t b, const Vertex* screen, const int32_t* faces, const int32_t* neighbor) const {
+    return {screen, faces, neighbor, &area_[b * F_], &seen_[b * chunks_ * V_], V_, F_};
+  }
+
+ private:
+  int64_t V_, F_, chunks_;
+  std::vector<float> area_;     // (B, F)
+  std::vector<uint8_t> seen_;   // (B, chunks, V): from which sides; then the rims, in the first of the chunks
+};
+
+// A row of pixels: the face that each shows, -1 where that is none, and its corners, -1 where they are on the rim.
+struct Row {
+  explicit Row(int64_t W) : face(W), corner{face, face, face} {}
+
+  void look(const Mesh& mesh, const int32_t* shown) {
+    const int32_t* k;
+    for (size_t x = 0; x < face.size(); ++x) {
+      const bool there = corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, shown[x], &k);
+      face[x] = there ? shown[x] : -1;
+      for (int j = 0; j < 3; ++j) corner[j][x] = there && !mesh.rim[k[j]] ? k[j] : -1;
+    }
+  }
+
+  std::vector<int32_t> face, corner[3];
+};
+
+// Which pixels show another face than their partners, `shift` further on in the other row, without sharing a corner that
+// is not on the rim: there alone the surface may end. Nearly all share one, so this is for a compiler to do for several
+// pixels at once.
+inline void find_apart(const Row& row, const Row& other, int64_t shift, std::vector<int32_t>& apart) {
+  const int32_t *f = row.face.data(), *g = other.face.data() + shift;
+  const int32_t *a = row.corner[0].data(), *b = row.corner[1].data(), *c = row.corner[2].data();
+  const int32_t *p = other.corner[0].data() + shift, *q = other.corner[1].data() + shift,
+                *r = other.corner[2].data() + shift;
+  int32_t* out = apart.data();
+  const int64_t count = (int64_t)row.face.size() - shift;
+  for (int64_t x = 0; x < count; ++x) {
+    const int32_t first = ((a[x] == p[x]) | (a[x] == q[x]) | (a[x] == r[x])) & (a[x] >= 0);
+    const int32_t second = ((b[x] == p[x]) | (b[x] == q[x]) | (b[x] == r[x])) & (b[x] >= 0);
+    const int32_t third = ((c[x] == p[x]) | (c[x] == q[x]) | (c[x] == r[x])) & (c[x] >= 0);
+    out[x] = !((f[x] == g[x]) | first | second | third);
   }
 }
 
 // The edges between the pixels of the rows y0 to y1 (excluded) and the next ones to the right and below.
 inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
                               int32_t* edges) {
-  std::fill(edges + 4 * W * y0, edges + 4 * W * y1, -1);
-  // The faces of a row, -1 for what is none: looked at once for a pixel, not once for each of its four pairs.
-  auto faces_of_row = [&](int64_t y, std::vector<int32_t>& row) {
-    const int32_t* k;
-    for (int64_t x = 0; x < W; ++x) {
-      const int32_t face = shown[y * W + x];
-      row[x] = corners_of(mesh.faces, mesh.face_count, mesh.vertex_count, face, &k) ? face : -1;
-    }
-  };
-  std::vector<int32_t> here(W), below(W);
-  if (y0 < y1) faces_of_row(y0, below);
+  std::fill(edges + 4 * W * y0, edges + 4 * W * y1, kContinuous);
+  Row here(W), below(W);
+  std::vector<int32_t> apart(W);
+  if (y0 < y1) below.look(mesh, shown + y0 * W);
   for (int64_t y = y0; y < y1; ++y) {
     std::swap(here, below);
-    if (y + 1 < H) faces_of_row(y + 1, below);
     int32_t* edge = edges + 4 * W * y;
-    for (int64_t x = 0; x < W; ++x, edge += 4) {
-      if (x + 1 < W && here[x] != here[x + 1])
-        discontinuity(mesh, here[x], here[x + 1], x + 0.5f, y + 0.5f, 1, 0, edge, edge + 1);
-      if (y + 1 < H && here[x] != below[x])
-        discontinuity(mesh, here[x], below[x], x + 0.5f, y + 0.5f, 0, 1, edge + 2, edge + 3);
-    }
+    find_apart(here, here, 1, apart);
+    for (int64_t x = 0; x + 1 < W; ++x)
+      if (apart[x])
+        discontinuity(mesh, here.face[x], here.face[x + 1], x + 0.5f, y + 0.5f, 1, 0, edge + 4 * x, edge + 4 * x + 1);
+    if (y + 1 == H) continue;
+    below.look(mesh, shown + (y + 1) * W);
+    find_apart(here, below, 0, apart);
+    for (int64_t x = 0; x < W; ++x)
+      if (apart[x])
+        discontinuity(mesh, here.face[x], below.face[x], x + 0.5f, y + 0.5f, 0, 1, edge + 4 * x + 2, edge + 4 * x + 3);
   }
 }
-
-// How many stretches of rows a picture of H rows is cut into, for even work on all threads.
-inline int64_t band_count(int64_t H, int64_t B) { return std::min<int64_t>(H, B >= 8 ? 4 : 16); }
 
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), face_index (H, W) -> (H, W, 2, 2): the ends of the edge at which the
 // picture changes between each pixel and the next one to the right and below; -1 where the surface goes on, -2 where it
@@ -115,15 +152,19 @@ inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, I
     return ffi::Error::Success();
   }
   const auto screen = screen_vertices(pool, v, B, 0.5f * W, 0.5f * H);
-  const auto areas = facings(pool, screen, f, B, V);
-  std::vector<uint8_t> rim(B * V);
-  parallel_for(pool, B, [&](int64_t b) {
-    rim_of({screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, nullptr, V, F}, &rim[b * V]);
+  Sides sides(B, V, F);
+  const int64_t chunks = chunk_count(B);
+  parallel_for(pool, B * chunks, [&](int64_t task) {
+    const int64_t b = task / chunks, c = task % chunks;
+    const int32_t* k;
+    for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i)
+      sides.look(b, c, i, corners_of(f.at(b), F, V, i, &k) ? k : nullptr, &screen[b * V], f.at(b), n.at(b));
   });
+  parallel_for(pool, B, [&](int64_t b) { sides.find_rim(b); });
   const int64_t bands = band_count(H, B);
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
-    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, rim.data() + b * V, V, F};
+    const Mesh mesh = sides.mesh(b, &screen[b * V], f.at(b), n.at(b));
     crossings_of_rows(mesh, index.at(b), H, W, H * band / bands, H * (band + 1) / bands,
                       result->typed_data() + b * H * W * 4);
   });

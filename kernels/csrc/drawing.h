@@ -120,46 +120,32 @@ inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints n
   if (picture->element_count() == 0) return ffi::Error::Success();
   const int64_t samples = H / rows, pixels = H * W;
   const auto screen = screen_vertices(pool, v, B, 0.5f * W, 0.5f * H);
-  const auto areas = facings(pool, screen, f, B, V);
-  const int64_t chunks = B >= 8 ? 1 : 8;
-  std::vector<Bounds> box(B * F);
-  parallel_for(pool, B * chunks, [&](int64_t task) {
-    const int64_t b = task / chunks, c = task % chunks;
-    const Vertex* s = screen.data() + b * V;
-    for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i) {
-      const int32_t* k;
-      box[b * F + i] = corners_of(f.at(b), F, V, i, &k) ? bounds(s[k[0]], s[k[1]], s[k[2]], (int)W, (int)H)
-                                                         : Bounds{1, 1, 0, 0};
-    }
-  });
   auto drawn = [&](int64_t b) {
     return Drawn{v.at(b), a.at(b), f.at(b), face_index->typed_data() + b * pixels, edges->typed_data() + 4 * b * pixels,
                  hard->typed_data() + (C + 1) * b * pixels, V, F, C, H, W, samples};
   };
   const int64_t bands = band_count(rows, B);
+  const auto begins = begins_of_bands(rows, bands, samples);
+  Sides sides(B, V, F);
+  auto look = [&](int64_t b, int64_t chunk, int64_t i, const int32_t* k) {
+    sides.look(b, chunk, i, k, &screen[b * V], f.at(b), n.at(b));
+  };
+  const Windows windows(pool, screen, f, B, V, (int)W, begins, look);
   auto in_bands = [&](auto each) {
     parallel_for(pool, B * bands, [&](int64_t task) {
       const int64_t band = task % bands;
-      each(task / bands, samples * (rows * band / bands), samples * (rows * (band + 1) / bands));
+      each(task / bands, begins[band], begins[band + 1]);
     });
   };
-  std::vector<int> begins(bands + 1);
-  for (int64_t k = 0; k <= bands; ++k) begins[k] = (int)(samples * (rows * k / bands));
-  std::vector<std::vector<std::vector<int32_t>>> lists(B);
-  std::vector<uint8_t> rim(B * V);
-  parallel_for(pool, 2 * B, [&](int64_t task) {
-    const int64_t b = task / 2;
-    if (task % 2) return rim_of({screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, nullptr, V, F}, &rim[b * V]);
-    lists[b] = faces_of_bands(box.data() + b * F, F, begins);
-  });
-  parallel_for(pool, B * bands, [&](int64_t task) {
-    const int64_t b = task / bands, band = task % bands, y0 = begins[band], y1 = begins[band + 1];
-    nearest_faces(screen.data() + b * V, box.data() + b * F, f.at(b), lists[b][band], (int)y0, (int)y1 - 1, (int)W,
+  parallel_for(pool, B * (1 + bands), [&](int64_t task) {
+    if (task < B) return sides.find_rim(task);
+    const int64_t b = (task - B) / bands, band = (task - B) % bands, y0 = begins[band], y1 = begins[band + 1];
+    nearest_faces(screen.data() + b * V, f.at(b), windows, b, band, (int)y0, (int)y1 - 1, (int)W,
                   face_index->typed_data() + b * pixels + y0 * W);
     shade_rows(drawn(b), y0, y1, hard->typed_data() + (C + 1) * b * pixels);
   });
   in_bands([&](int64_t b, int64_t y0, int64_t y1) {
-    const Mesh mesh = {screen.data() + b * V, f.at(b), n.at(b), areas.data() + b * F, rim.data() + b * V, V, F};
+    const Mesh mesh = sides.mesh(b, &screen[b * V], f.at(b), n.at(b));
     crossings_of_rows(mesh, face_index->typed_data() + b * pixels, H, W, y0, y1, edges->typed_data() + 4 * b * pixels);
   });
   in_bands([&](int64_t b, int64_t y0, int64_t y1) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits>
+#include <type_traits>
 
 #include "parallel.h"
 #include "surface.h"
@@ -37,34 +38,78 @@ inline std::vector<Vertex> screen_vertices(ffi::ThreadPool& pool, const Vertices
   return screen;
 }
 
-// Which faces may be seen in each of several bands of rows; band k begins at row begins[k], the last one ends before
-// begins.back(). In rising order in every band.
-inline std::vector<std::vector<int32_t>> faces_of_bands(const Bounds* boxes, int64_t F, const std::vector<int>& begins) {
-  const size_t bands = begins.size() - 1;
-  std::vector<std::vector<int32_t>> faces(bands);
-  std::vector<int32_t> band_of(begins.back());
-  for (size_t k = 0; k < bands; ++k) {
-    faces[k].reserve(2 * F / bands);
-    std::fill(band_of.begin() + begins[k], band_of.begin() + begins[k + 1], (int32_t)k);
-  }
-  for (int64_t i = 0; i < F; ++i) {
-    const Bounds r = boxes[i];
-    if (r.first_x > r.last_x || r.first_y > r.last_y) continue;
-    for (int32_t k = band_of[r.first_y], last = band_of[r.last_y]; k <= last; ++k) faces[k].push_back((int32_t)i);
-  }
-  return faces;
+// Chunks of a batch element's faces that threads share out among them.
+inline int64_t chunk_count(int64_t B) { return B >= 8 ? 1 : 8; }
+
+// Bands of rows that threads share out among them.
+inline int64_t band_count(int64_t H, int64_t B) { return std::min<int64_t>(H, B >= 8 ? 4 : 16); }
+
+// The rows at which `bands` bands of `rows` rows begin, each row `samples` rows high, and the end of the last.
+inline std::vector<int> begins_of_bands(int64_t rows, int64_t bands, int64_t samples = 1) {
+  std::vector<int> begins(bands + 1);
+  for (int64_t k = 0; k <= bands; ++k) begins[k] = (int)(samples * (rows * k / bands));
+  return begins;
 }
 
-// The nearest face of every pixel of the rows `first` to `last` among `faces`; `shown` begins at row `first`.
+// Where the faces of a batch may be seen, and which of them in each of several bands of rows. Band k begins at row
+// begins[k], the last one ends before begins.back().
+class Windows {
+ public:
+  // `also(b, chunk, i, corners)` is called for every face i of every batch element b; it has no corners (null) where it
+  // names a vertex that does not exist. Each of the `chunk_count(B)` chunks of a batch element is one thread's.
+  template <typename Faces, typename Also>
+  Windows(ffi::ThreadPool& pool, const std::vector<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
+          const std::vector<int>& begins, const Also& also)
+      : F_(f.dim(0)), chunks_(chunk_count(B)), bands_((int64_t)begins.size() - 1), box_(B * F_),
+        faces_(B * chunks_ * bands_) {
+    const int height = begins.back();
+#ifdef FACEFIT_FOUR_AT_ONCE
+    const FourBounds all(width, height);
+    auto bounds_of = [&](const Vertex& p, const Vertex& q, const Vertex& r) { return all.of(p, q, r); };
+#else
+    auto bounds_of = [&](const Vertex& p, const Vertex& q, const Vertex& r) { return bounds(p, q, r, width, height); };
+#endif
+    std::vector<int32_t> band_of(height);
+    for (int64_t k = 0; k < bands_; ++k) std::fill(band_of.begin() + begins[k], band_of.begin() + begins[k + 1], k);
+    parallel_for(pool, B * chunks_, [&](int64_t task) {
+      const int64_t b = task / chunks_, c = task % chunks_, first = F_ * c / chunks_, last = F_ * (c + 1) / chunks_;
+      const Vertex* s = screen.data() + b * V;
+      std::vector<int32_t>* lists = &faces_[task * bands_];
+      for (int64_t k = 0; k < bands_; ++k) lists[k].reserve(2 * (last - first) / bands_);
+      for (int64_t i = first; i < last; ++i) {
+        const int32_t* k;
+        const bool there = corners_of(f.at(b), F_, V, i, &k);
+        also(b, c, i, there ? k : nullptr);
+        if (!there) continue;
+        const Bounds r = box_[b * F_ + i] = bounds_of(s[k[0]], s[k[1]], s[k[2]]);
+        if (r.first_x > r.last_x || r.first_y > r.last_y) continue;
+        for (int32_t band = band_of[r.first_y]; band <= band_of[r.last_y]; ++band) lists[band].push_back((int32_t)i);
+      }
+    });
+  }
+
+  // Calls each(face, bounds) for the faces that may be seen in a band, in rising order.
+  template <typename Each>
+  void every_face(int64_t b, int64_t band, const Each& each) const {
+    for (int64_t c = 0; c < chunks_; ++c)
+      for (const int64_t i : faces_[(b * chunks_ + c) * bands_ + band]) each(i, box_[b * F_ + i]);
+  }
+
+ private:
+  int64_t F_, chunks_, bands_;
+  std::vector<Bounds> box_;                   // (B, F)
+  std::vector<std::vector<int32_t>> faces_;   // (B, chunks, bands): the faces are cut into chunks to be looked at
+};
+
+// The nearest face of every pixel of the band of rows `first` to `last`; `shown` begins at row `first`.
 // Faces come in rising order, so that a strict comparison leaves the lower index at equal depth.
-inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* triangles,
-                          const std::vector<int32_t>& faces, int first, int last, int width, int32_t* shown) {
+inline void nearest_faces(const Vertex* s, const int32_t* triangles, const Windows& windows, int64_t b, int64_t band,
+                          int first, int last, int width, int32_t* shown) {
   const int64_t pixels = (int64_t)(last + 1 - first) * width;
   // Four pixels are written at once, so up to three beyond the last: not in the result, where other rows go on.
   std::vector<int32_t> index(pixels + 3, -1);
   std::vector<float> z(pixels + 3, std::numeric_limits<float>::infinity());
-  for (const int64_t i : faces) {
-    const Bounds r = boxes[i];
+  windows.every_face(b, band, [&](int64_t i, const Bounds& r) {
     const int y0 = std::max<int>(r.first_y, first), y1 = std::min<int>(r.last_y, last);
     const Vertex a = s[triangles[3 * i]], b = s[triangles[3 * i + 1]], c = s[triangles[3 * i + 2]];
     auto ask = [&](int x, int y) {
@@ -73,19 +118,23 @@ inline void nearest_faces(const Vertex* s, const Bounds* boxes, const int32_t* t
       if (covers(a, b, c, x + 0.5f, y + 0.5f, &d) && d < z[at]) z[at] = d, index[at] = (int32_t)i;
     };
 #ifdef FACEFIT_FOUR_AT_ONCE
-    for (int x = r.first_x; x <= r.last_x; x += 4) {
-      const FourCenters four(a, b, c, x + 0.5f, r.last_x - x + 1);
-      for (int y = y0; y <= y1; ++y) {
-        const int64_t at = (int64_t)(y - first) * width + x;
-        int doubtful = four.keep_nearest(y + 0.5f, (int32_t)i, &z[at], &index[at]);
-        for (; doubtful; doubtful &= doubtful - 1) ask(x + __builtin_ctz(doubtful), y);
+    auto look = [&](auto front) {
+      for (int x = r.first_x; x <= r.last_x; x += 4) {
+        const FourCenters<front> four(a, b, c, x + 0.5f, r.last_x - x + 1);
+        for (int y = y0; y <= y1; ++y) {
+          const int64_t at = (int64_t)(y - first) * width + x;
+          int doubtful = four.keep_nearest(y + 0.5f, (int32_t)i, &z[at], &index[at]);
+          for (; doubtful; doubtful &= doubtful - 1) ask(x + __builtin_ctz(doubtful), y);
+        }
       }
-    }
+    };
+    if (a.w == 1.0f && b.w == 1.0f && c.w == 1.0f) return look(std::true_type());
+    look(std::false_type());
 #else
     for (int y = y0; y <= y1; ++y)
       for (int x = r.first_x; x <= r.last_x; ++x) ask(x, y);
 #endif
-  }
+  });
   std::copy(index.begin(), index.begin() + pixels, shown);
 }
 
@@ -102,24 +151,9 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   const float half_x = 0.5f * width, half_y = 0.5f * height;
 
   const auto screen = screen_vertices(pool, v, B, half_x, half_y);
-  std::vector<Bounds> box(B * F);
-  const int64_t chunks = B >= 8 ? 1 : 8;
-  parallel_for(pool, B * chunks, [&](int64_t task) {
-    const int64_t b = task / chunks, c = task % chunks;
-    const int32_t* triangles = f.at(b);
-    const Vertex* s = screen.data() + b * V;
-    for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i) {
-      const int32_t* k;
-      box[b * F + i] = corners_of(triangles, F, V, i, &k) ? bounds(s[k[0]], s[k[1]], s[k[2]], width, height)
-                                                           : Bounds{1, 1, 0, 0};
-    }
-  });
-  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
-  const int64_t bands = std::min<int64_t>(height, B >= 4 * threads ? 1 : 4 * threads);
-  std::vector<int> begins(bands + 1);
-  for (int64_t k = 0; k <= bands; ++k) begins[k] = (int)(height * k / bands);
-  std::vector<std::vector<std::vector<int32_t>>> lists(B);
-  parallel_for(pool, B, [&](int64_t b) { lists[b] = faces_of_bands(box.data() + b * F, F, begins); });
+  const auto begins = begins_of_bands(height, band_count(height, B));
+  const int64_t bands = (int64_t)begins.size() - 1;
+  const Windows windows(pool, screen, f, B, V, width, begins, [](int64_t, int64_t, int64_t, const int32_t*) {});
   parallel_for(pool, B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     const int first = begins[band], last = begins[band + 1] - 1;
@@ -129,7 +163,7 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
     int32_t* index = face_index->typed_data() + b * pixels;
     float* z = depth->typed_data() + b * pixels;
     float* weights = barycentric->typed_data() + 3 * b * pixels;
-    nearest_faces(s, box.data() + b * F, triangles, lists[b][band], first, last, width, index + (int64_t)first * width);
+    nearest_faces(s, triangles, windows, b, band, first, last, width, index + (int64_t)first * width);
     Surface value;
     for (int y = first; y <= last; ++y)
       for (int x = 0; x < width; ++x) {

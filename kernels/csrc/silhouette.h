@@ -9,7 +9,7 @@ namespace facefit {
 
 // A mesh as the walk sees it. neighbor[3 f + k] is the face across the edge opposite corner k of face f, -1 at a
 // boundary. `facing` is of every face, see below. `rim` is not zero at a vertex with an edge that the surface does not go
-// on across (see `goes_on`).
+// on across: one without a neighbour wound alike, or one of those between faces that are seen from different sides.
 struct Mesh {
   const Vertex* screen;
   const int32_t* faces;
@@ -35,14 +35,13 @@ struct Walk {
 
 enum { kLongestWalk = 64 };
 
-// Whether the surface goes on across the edge opposite corner k of a face: it has a neighbour there that is wound alike
-// and seen from the same side.
-FACEFIT_BOTH bool goes_on(const Mesh& mesh, int32_t face, int k) {
+// Whether a face has a neighbour across the edge opposite corner k that is wound as it is.
+FACEFIT_BOTH bool wound_alike(const Mesh& mesh, int32_t face, int k) {
   const int32_t next = mesh.neighbor[3 * face + k];
-  if (next < 0 || next >= mesh.face_count || !(mesh.facing[face] * mesh.facing[next] > 0)) return false;
+  if (next < 0 || next >= mesh.face_count) return false;
   const int32_t p = mesh.faces[3 * face + (k + 1) % 3], q = mesh.faces[3 * face + (k + 2) % 3];
-  const int32_t* other = mesh.faces + 3 * next;
-  return (other[0] == q && other[1] == p) || (other[1] == q && other[2] == p) || (other[2] == q && other[0] == p);
+  const int32_t* other = mesh.faces + 3 * next;  // every comparison made: which one holds cannot be foreseen
+  return ((other[0] == q) & (other[1] == p)) | ((other[1] == q) & (other[2] == p)) | ((other[2] == q) & (other[0] == p));
 }
 
 FACEFIT_BOTH float edge_at(const Vertex& a, const Vertex& b, float x, float y) {
@@ -141,7 +140,9 @@ FACEFIT_BOTH void discontinuity(const Mesh& mesh, int32_t first, int32_t second,
       inner |= ((corner[k] == other[0]) | (corner[k] == other[1]) | (corner[k] == other[2])) & !mesh.rim[corner[k]];
     if (inner) return;
     for (int k = 0; k < 3; ++k)
-      if (mesh.neighbor[3 * first + k] == second && goes_on(mesh, first, k)) return;
+      if (mesh.neighbor[3 * first + k] == second && wound_alike(mesh, first, k) &&
+          mesh.facing[first] * mesh.facing[second] > 0)
+        return;
   }
   Walk from = {false, -1, -1, -1, 0, 0}, back = from;
   if (first >= 0) {

@@ -65,17 +65,94 @@ FACEFIT_BOTH bool covers(const Vertex& a, const Vertex& b, const Vertex& c, floa
   return d >= -1.0f && d <= 1.0f;
 }
 
+// The pixels a triangle may cover, both ends included; empty where first > last.
+struct Bounds {
+  short first_x, first_y, last_x, last_y;
+};
+
+// Written so that compilers choose instructions for the lesser and the greater: branches here cannot be foreseen.
+FACEFIT_BOTH float lesser(float a, float b) { return a < b ? a : b; }
+FACEFIT_BOTH float greater(float a, float b) { return a > b ? a : b; }
+FACEFIT_BOTH float least(float a, float b, float c) { return lesser(lesser(a, b), c); }
+FACEFIT_BOTH float most(float a, float b, float c) { return greater(greater(a, b), c); }
+FACEFIT_BOTH float clamp(float v, float low, float high) { return lesser(greater(v, low), high); }
+
+// The least whole number from v on and the greatest up to v, for v that an int can hold. Without a processor's own
+// instruction, which the oldest machines of an architecture lack, ceilf and floorf are calls.
+FACEFIT_BOTH int round_up(float v) { return (int)v + (v > (float)(int)v); }
+FACEFIT_BOTH int round_down(float v) { return (int)v - (v < (float)(int)v); }
+
+// `blur` widens the bounds of triangles that lie in front of the camera.
+FACEFIT_BOTH Bounds bounds(const Vertex& a, const Vertex& b, const Vertex& c, int width, int height,
+                           float blur = 0.0f) {
+  const Bounds nothing = {1, 1, 0, 0};
+  // Not finite: nothing is drawn. (Infinity times zero is NaN too.)
+  const float zero = (a.x * 0 + a.y * 0 + a.z * 0 + a.w * 0) + (b.x * 0 + b.y * 0 + b.z * 0 + b.w * 0) +
+                     (c.x * 0 + c.y * 0 + c.z * 0 + c.w * 0);
+  if (!(zero == 0.0f)) return nothing;
+  if ((a.z < -a.w && b.z < -b.w && c.z < -c.w) || (a.z > a.w && b.z > b.w && c.z > c.w)) return nothing;
+  const float w = (float)width, h = (float)height;
+  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) {
+    if ((a.w <= 0 && b.w <= 0 && c.w <= 0) || (a.x < 0 && b.x < 0 && c.x < 0) || (a.y < 0 && b.y < 0 && c.y < 0) ||
+        (a.x > w * a.w && b.x > w * b.w && c.x > w * c.w) || (a.y > h * a.w && b.y > h * b.w && c.y > h * c.w))
+      return nothing;
+    return {0, 0, (short)(width - 1), (short)(height - 1)};
+  }
+  const float low = 0.5f + blur, high = blur - 0.5f;
+  return {(short)round_up(clamp(least(a.x, b.x, c.x) - low, 0, w)),
+          (short)round_up(clamp(least(a.y, b.y, c.y) - low, 0, h)),
+          (short)round_down(clamp(most(a.x, b.x, c.x) + high, -1, w - 1)),
+          (short)round_down(clamp(most(a.y, b.y, c.y) + high, -1, h - 1))};
+}
+
 #if defined(__SSE2__) && !defined(__CUDACC__)
 #define FACEFIT_FOUR_AT_ONCE
+// `bounds` of a triangle in front of the camera, all four ends at once.
+class FourBounds {
+ public:
+  FourBounds(int width, int height, float blur = 0.0f)
+      : width_(width), height_(height), blur_(blur),
+        reach_(_mm_setr_ps(0.5f + blur, 0.5f + blur, blur - 0.5f, blur - 0.5f)),
+        least_(_mm_setr_ps(0, 0, 1.0f - width, 1.0f - height)),
+        most_(_mm_setr_ps((float)width, (float)height, 1, 1)) {}
+
+  Bounds of(const Vertex& u, const Vertex& v, const Vertex& w) const {
+    const __m128 a = _mm_loadu_ps(&u.x), b = _mm_loadu_ps(&v.x), c = _mm_loadu_ps(&w.x), zero = _mm_setzero_ps();
+    const __m128 one = _mm_set1_ps(1), low = _mm_min_ps(_mm_min_ps(a, b), c), high = _mm_max_ps(_mm_max_ps(a, b), c);
+    const int front = _mm_movemask_ps(_mm_and_ps(_mm_cmpeq_ps(low, one), _mm_cmpeq_ps(high, one))) & 8;
+    const __m128 finite = _mm_add_ps(_mm_add_ps(_mm_mul_ps(a, zero), _mm_mul_ps(b, zero)), _mm_mul_ps(c, zero));
+    if (!front || _mm_movemask_ps(_mm_cmpunord_ps(finite, finite))) return bounds(u, v, w, width_, height_, blur_);
+    const __m128 beyond = _mm_or_ps(_mm_cmpgt_ps(low, one), _mm_cmplt_ps(high, _mm_set1_ps(-1)));
+    if (_mm_movemask_ps(beyond) & 4) return {1, 1, 0, 0};
+    // The upper ends are turned round, so that all are rounded up: (x0, y0, -x1, -y1).
+    const __m128 ends = _mm_sub_ps(_mm_movelh_ps(low, _mm_xor_ps(high, _mm_set1_ps(-0.0f))), reach_);
+    const __m128 within = _mm_min_ps(_mm_max_ps(ends, least_), most_);
+    const __m128i whole = _mm_cvttps_epi32(within);
+    const __m128i up = _mm_sub_epi32(whole, _mm_castps_si128(_mm_cmpgt_ps(within, _mm_cvtepi32_ps(whole))));
+    const __m128i turned = _mm_setr_epi32(0, 0, -1, -1), found = _mm_sub_epi32(_mm_xor_si128(up, turned), turned);
+    Bounds result;
+    _mm_storel_epi64((__m128i*)&result, _mm_packs_epi32(found, found));
+    return result;
+  }
+
+ private:
+  int width_, height_;
+  float blur_;
+  __m128 reach_, least_, most_;
+};
+
 // `covers` at four centres in a row, with the same arithmetic and without branches: which centres a small triangle covers
-// cannot be foreseen.
+// cannot be foreseen. `Front`: all corners are in front of the camera, so that factors of w are one and left out.
+template <bool Front>
 class FourCenters {
  public:
   // px is the first centre's column; only the first `count` of them count. The rows come later.
   FourCenters(const Vertex& a, const Vertex& b, const Vertex& c, float px, int count)
       : a_(a), b_(b), c_(c), count_(count < 4 ? (1 << count) - 1 : 15) {
     const __m128 x = _mm_add_ps(_mm_set1_ps(px), _mm_setr_ps(0, 1, 2, 3));
-    auto relative = [&](const Vertex& v) { return _mm_sub_ps(_mm_set1_ps(v.x), _mm_mul_ps(x, _mm_set1_ps(v.w))); };
+    auto relative = [&](const Vertex& v) {
+      return _mm_sub_ps(_mm_set1_ps(v.x), Front ? x : _mm_mul_ps(x, _mm_set1_ps(v.w)));
+    };
     ax_ = relative(a), bx_ = relative(b), cx_ = relative(c);
     there_ = _mm_cmplt_ps(_mm_setr_ps(0, 1, 2, 3), _mm_set1_ps((float)count));
   }
@@ -84,8 +161,9 @@ class FourCenters {
   // most with what they hold. Bit k of the result is set where an edge function is zero at the k-th centre, so that ties
   // decide: there `covers` itself must be asked.
   int keep_nearest(float py, int32_t number, float* z, int32_t* index) const {
-    auto relative = [&](const Vertex& v) { return _mm_set1_ps(v.y - py * v.w); };
+    auto relative = [&](const Vertex& v) { return _mm_set1_ps(Front ? v.y - py : v.y - py * v.w); };
     auto times = [](float x, const __m128& y) { return _mm_mul_ps(y, _mm_set1_ps(x)); };
+    auto weighted = [&](const __m128& e, const Vertex& v) { return Front ? e : times(v.w, e); };
     const __m128 ay = relative(a_), by = relative(b_), cy = relative(c_), zero = _mm_setzero_ps();
     const __m128 ea = _mm_sub_ps(_mm_mul_ps(bx_, cy), _mm_mul_ps(by, cx_));
     const __m128 eb = _mm_sub_ps(_mm_mul_ps(cx_, ay), _mm_mul_ps(cy, ax_));
@@ -93,7 +171,7 @@ class FourCenters {
     const __m128 low = _mm_min_ps(_mm_min_ps(ea, eb), ec), high = _mm_max_ps(_mm_max_ps(ea, eb), ec);
     const __m128 positive = _mm_cmpgt_ps(low, zero), negative = _mm_cmplt_ps(high, zero);
     const __m128 outside = _mm_and_ps(_mm_cmplt_ps(low, zero), _mm_cmpgt_ps(high, zero));
-    const __m128 total = _mm_add_ps(_mm_add_ps(times(a_.w, ea), times(b_.w, eb)), times(c_.w, ec));
+    const __m128 total = _mm_add_ps(_mm_add_ps(weighted(ea, a_), weighted(eb, b_)), weighted(ec, c_));
     const __m128 d = _mm_div_ps(_mm_add_ps(_mm_add_ps(times(a_.z, ea), times(b_.z, eb)), times(c_.z, ec)), total);
     const __m128 covered = _mm_or_ps(_mm_and_ps(positive, _mm_cmpgt_ps(total, zero)),
                                      _mm_and_ps(negative, _mm_cmplt_ps(total, zero)));
@@ -113,37 +191,5 @@ class FourCenters {
   __m128 ax_, bx_, cx_, there_;
 };
 #endif
-
-// The pixels a triangle may cover, both ends included; empty where first > last.
-struct Bounds {
-  short first_x, first_y, last_x, last_y;
-};
-
-FACEFIT_BOTH float least(float a, float b, float c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
-FACEFIT_BOTH float most(float a, float b, float c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
-
-// `blur` widens the bounds of triangles that lie in front of the camera.
-FACEFIT_BOTH Bounds bounds(const Vertex& a, const Vertex& b, const Vertex& c, int width, int height,
-                           float blur = 0.0f) {
-  const Bounds nothing = {1, 1, 0, 0};
-  // Not finite: nothing is drawn. (Infinity times zero is NaN too.)
-  const float zero = (a.x * 0 + a.y * 0 + a.z * 0 + a.w * 0) + (b.x * 0 + b.y * 0 + b.z * 0 + b.w * 0) +
-                     (c.x * 0 + c.y * 0 + c.z * 0 + c.w * 0);
-  if (!(zero == 0.0f)) return nothing;
-  const float w = (float)width, h = (float)height;
-  const bool front = a.w == 1.0f && b.w == 1.0f && c.w == 1.0f;
-  const float reach = front ? blur : 0.0f, low = 0.5f + blur, high = blur - 0.5f;
-  if ((a.w <= 0 && b.w <= 0 && c.w <= 0) || (a.z < -a.w && b.z < -b.w && c.z < -c.w) ||
-      (a.z > a.w && b.z > b.w && c.z > c.w) ||
-      (a.x < -reach && b.x < -reach && c.x < -reach) || (a.y < -reach && b.y < -reach && c.y < -reach) ||
-      (a.x > w * a.w + reach && b.x > w * b.w + reach && c.x > w * c.w + reach) ||
-      (a.y > h * a.w + reach && b.y > h * b.w + reach && c.y > h * c.w + reach))
-    return nothing;
-  if (!front) return {0, 0, (short)(width - 1), (short)(height - 1)};
-  const float x0 = ceilf(least(a.x, b.x, c.x) - low), x1 = floorf(most(a.x, b.x, c.x) + high);
-  const float y0 = ceilf(least(a.y, b.y, c.y) - low), y1 = floorf(most(a.y, b.y, c.y) + high);
-  return {(short)(x0 < 0 ? 0 : (x0 > w ? w : x0)), (short)(y0 < 0 ? 0 : (y0 > h ? h : y0)),
-          (short)(x1 < -1 ? -1 : (x1 > w - 1 ? w - 1 : x1)), (short)(y1 < -1 ? -1 : (y1 > h - 1 ? h - 1 : y1))};
-}
 
 }  // namespace facefit
