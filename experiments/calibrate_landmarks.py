@@ -25,7 +25,7 @@ from facefit.fit.settings import Settings
 from facefit.fit.subject import fit_subject
 from facefit.fit.surface import LIPS
 from facefit.model import at_points, find_model
-from facefit.model.drift import landmark_drift
+from facefit.model.landmark_errors import landmark_errors
 from facefit.model.npz import read_arrays, write_arrays
 from facefit.photo import read_photograph
 from facefit.render.camera import to_camera
@@ -33,9 +33,7 @@ from facefit.rotations import matrix_from_axis_angle
 
 # Identity and the network's common errors stay at their means; everything that differs between photographs is
 # free.
-FROZEN = Settings(
-    photometric_steps=0, landmark_steps=10, identity_sigma=1e-3, drift_sigma=1e-3, depth_count=0.0
-)
+FROZEN = Settings(photometric_steps=0, landmark_steps=10, identity_sigma=1e-3, depth_count=0.0)
 DEPTH_WEIGHT = 0.3
 # Pull of every offset towards zero, in photographs: points that few photographs show stay where they are.
 PULL = 5.0
@@ -44,7 +42,7 @@ PULL = 5.0
 def offsets(model, photographs) -> tuple[np.ndarray, float]:
     """Mean offset of every point in the model frame, millimetres, (468, 3), and the rms of what remains."""
     points = at_points(model, model.landmarks468)
-    depth_bias = np.asarray(landmark_drift().depth_bias)
+    depth_bias = np.asarray(landmark_errors().depth_bias)
     normal, right, remaining = np.tile(PULL * np.eye(3), (468, 1, 1)), np.zeros((468, 3)), []
     for photograph in photographs:
         view = fit_subject([photograph], model, FROZEN).views[0]

@@ -15,7 +15,7 @@ from facefit.color import linear_to_srgb
 from facefit.fit.observation import Observation, face_extent
 from facefit.fit.state import Shared, View
 from facefit.model import FaceModel, Parameters, surface_points, vertices
-from facefit.model.drift import landmark_drift
+from facefit.model.landmark_errors import landmark_errors
 from facefit.model.records import ViewParameters
 from facefit.photo import Photograph
 from facefit.render import intrinsics, project, render_face, to_camera
@@ -104,7 +104,7 @@ def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = F
         )
         # The network's depths are off by the same everywhere, in units of the face's size.
         _, unit = face_extent(photographs[-1])
-        dense[:, 2] += np.asarray(landmark_drift().depth_bias) * unit
+        dense[:, 2] += np.asarray(landmark_errors().depth_bias) * unit
         truth.append(view)
         landmarks.append(points68[:, :2])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *truth)

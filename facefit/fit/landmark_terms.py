@@ -29,10 +29,6 @@ from facefit.fit.state import Pose, Shared, View, camera
 from facefit.fit.surface import APERTURES, JAW68, OVAL468, FittingSurface, PointBasis, select
 from facefit.render.camera import intrinsics, project, to_camera
 
-# Rows of the landmark term: 468 dense and 68 sparse landmarks, then the outline of the oval, then that of the
-# jaw.
-OVAL_ROWS = slice(468 + 68, 468 + 68 + len(OVAL468))
-
 
 @struct.dataclass
 class Correspondence:
@@ -94,7 +90,7 @@ def _evidence(
     dense = dense.at[oval].multiply(1.0 - oval_match.weight)
     sparse = visible[468:] * (settings.sparse_count / 68.0) * seen.weight68
     sparse = sparse.at[jaw].multiply(1.0 - jaw_match.weight)
-    own = fitting.drift.sigma[:, 0] ** 2 + (0.5 * fitting.scatter468) ** 2
+    own = fitting.errors.sigma[:, 0] ** 2 + (0.5 * fitting.scatter468) ** 2
     dense_sigma = jnp.sqrt(settings.dense_sigma**2 + own)
     identity = jnp.eye(2)
 
@@ -148,9 +144,9 @@ class _Rows:
 
     def terms(self, points, pairs, view: View, log_focal) -> dict[str, Array]:
         return {
-            "landmarks": self.landmarks(points, view.pose, log_focal, view.drift),
-            "depth": self.depth(points[:468], view.pose, view.drift, view.depth_zero),
-            "apertures": self.apertures(pairs, view.pose, log_focal, view.drift),
+            "landmarks": self.landmarks(points, view.pose, log_focal),
+            "depth": self.depth(points[:468], view.pose, view.depth_zero),
+            "apertures": self.apertures(pairs, view.pose, log_focal),
             **self.priors(log_focal, view),
         }
 
@@ -159,33 +155,26 @@ class _Rows:
         placed = to_camera(points, pose.rotation, translation)
         return project(placed, intrinsics(focal, self.seen.principal))
 
-    def landmarks(self, points, pose: Pose, log_focal, drift):
-        seen = self.seen
+    def landmarks(self, points, pose: Pose, log_focal):
         projected = self._projected(points, pose, log_focal)
-        # The network's own error is part of what is to be explained; the oval's outline rows share that of
-        # their points.
-        moved = (self.fitting.drift.modes[:, :2] @ drift) * seen.unit
-        projected = projected.at[:468].add(moved)
-        projected = projected.at[OVAL_ROWS].add(moved[jnp.asarray(OVAL468)])
         return landmark_residuals(projected, self.fixed.evidence, self.settings.landmark_outlier)
 
-    def depth(self, points, pose: Pose, drift, depth_zero):
-        seen, errors = self.seen, self.fitting.drift
+    def depth(self, points, pose: Pose, depth_zero):
+        seen, errors = self.seen, self.fitting.errors
         depth = to_camera(points, pose.rotation, jnp.zeros(3))[:, 2] * jnp.exp(pose.log_scale)
-        depth = depth + depth_zero + (errors.depth_bias + errors.modes[:, 2] @ drift) * seen.unit
+        depth = depth + depth_zero + errors.depth_bias * seen.unit
         sigma = jnp.sqrt(self.settings.depth_sigma**2 + errors.sigma[:, 1] ** 2)
         difference = ((depth - seen.points468[:, 2]) / (sigma * seen.unit))[:, None]
         weight = jnp.sqrt(self.fixed.depth_weight)[:, None]
         return weight * geman_mcclure(difference, self.settings.landmark_outlier)
 
-    def apertures(self, pairs, pose: Pose, log_focal, drift):
+    def apertures(self, pairs, pose: Pose, log_focal):
         """How far lids and lips are apart: the network errs alike on both sides, so that it knows this better
         than where they are (compare the closure losses of Feng et al. 2021).
         """
         seen, index = self.seen, jnp.asarray(APERTURES)
         projected = self._projected(pairs.reshape(-1, 3), pose, log_focal).reshape(-1, 2, 2)
         away = (projected - seen.points468[index, :2]) / seen.unit
-        away = away + self.fitting.drift.modes[index, :2] @ drift
         difference = (away[:, 0] - away[:, 1]) / self.settings.aperture_sigma
         weight = jnp.sqrt(self.fixed.aperture_weight)[:, None]
         # A wide-open start is many of these narrow deviations away from a closed mouth, and no outlier.
@@ -195,7 +184,6 @@ class _Rows:
         settings, seen = self.settings, self.seen
         _, translation = camera(log_focal, view.pose, seen)
         return {
-            "prior_drift": view.drift / settings.drift_sigma,
             "prior_expression": expression_residuals(
                 view.expression,
                 settings.expression_sigma * self.fitting.expression_spread,

@@ -30,12 +30,10 @@ class Settings:
             outer-eye distance.
         landmark_outlier: where a landmark becomes an outlier, standard deviations.
         photometric_sigma: of an sRGB value.
-        photometric_count: effective number of independent pixels compared with the model's albedo alone.
-        together_count: the same where other photographs show what the skin looks like (see
-            `facefit.fit.paint`): most of what one photograph's pixels have in common is then explained.
+        photometric_count: effective number of independent pixels. More of them help where skin and light are
+            as the model has them, as in synthetic pictures, and do harm in photographs.
         photometric_outlier: where a pixel becomes an outlier, standard deviations.
         identity_sigma: of the identity coefficients; 1 is the model's own prior.
-        drift_sigma: of the dense network's common errors; 1 is as measured.
         expression_sigma: of a blendshape weight (standard deviations for a Gaussian basis).
         lighting_sigma, lighting_color_sigma: see `facefit.energy.priors.lighting_residuals`.
         negative_sigma: how far irradiance or albedo may fall below the least that is plausible.
@@ -62,10 +60,8 @@ class Settings:
     landmark_outlier: float = 4.0
     photometric_sigma: float = 0.1
     photometric_count: float = 60.0
-    together_count: float = 250.0
     photometric_outlier: float = 4.0
     identity_sigma: float = 1.0
-    drift_sigma: float = 1.0
     expression_sigma: float = 0.25
     lighting_sigma: float = 1.0
     lighting_color_sigma: float = 0.15

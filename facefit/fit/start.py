@@ -90,7 +90,6 @@ def _view(fitting: FittingSurface, observation: Observation, settings: Settings)
             log_scale=np.float32(np.log(scale)),
         ),
         lighting=ambient,
-        drift=np.zeros(fitting.drift.modes.shape[-1], np.float32),
         depth_zero=np.float32(offset[2] if len(offset) > 2 else 0.0),
     )
     # Two guesses of the focal length, one from the face's distance and one from the picture's size or EXIF.

@@ -44,15 +44,12 @@ class View:
         expression: (E,).
         pose: of the head.
         lighting: (9, 3).
-        drift: how the dense network erred on this photograph, standard deviations (see `LandmarkDrift`),
-            (D,).
         depth_zero: the depth from which the network counts its depths, crop pixels, ().
     """
 
     expression: Float[Array, " E"]
     pose: Pose
     lighting: Float[Array, "9 3"]
-    drift: Float[Array, " D"]
     depth_zero: Float[Array, ""]
 
 

@@ -103,7 +103,7 @@ def _together(run: Callable[..., Solution], solution: Solution, settings: Settin
     found = run(
         solution.shared,
         solution.views,
-        settings.replace(photometric_count=settings.together_count),
+        settings,
         photometric=True,
         steps=settings.photometric_steps,
         together=True,

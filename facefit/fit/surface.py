@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from facefit.energy.regions import photometric_weight, region, visible
 from facefit.model import FaceModel, SurfacePoints, at_points, crop
-from facefit.model.drift import LandmarkDrift, landmark_drift
+from facefit.model.landmark_errors import LandmarkErrors, landmark_errors
 
 # Face Mesh points on the border of the network's face: the outline of the cheeks and the chin in most poses.
 OVAL468 = (
@@ -56,8 +56,8 @@ class FittingSurface:
         landmarks: how the 468 and then the 68 landmarks move, (536 points).
         landmark_corner: vertices of `surface` around each landmark, (536, 3), for its normal.
         expression_spread: each expression's standard deviation beside that of the others, (E,).
-        drift: how the dense landmarks err together.
-        scatter468: how far each strays on its own on this model, outer-eye distances, (468,).
+        errors: of the dense landmarks.
+        scatter468: how far each strays on this model, outer-eye distances, (468,).
         outline: vertices of `surface` that may form the face's outline, (C,).
         photometric: how much a vertex's colour counts: 1 on skin, less where the albedo prior knows little,
             (V,).
@@ -69,7 +69,7 @@ class FittingSurface:
     landmarks: PointBasis
     landmark_corner: Int[Array, "L 3"]
     expression_spread: Float[Array, " E"]
-    drift: LandmarkDrift
+    errors: LandmarkErrors
     scatter468: Float[Array, " 468"]
     outline: Int[Array, " C"]
     photometric: Float[Array, " V"]
@@ -123,7 +123,7 @@ def fitting_surface(model: FaceModel) -> FittingSurface:
             landmarks=landmarks,
             landmark_corner=np.asarray(part.faces)[_both(part).face],
             expression_spread=_expression_spread(model),
-            drift=landmark_drift(),
+            errors=landmark_errors(),
             scatter468=part.landmark_sigma468,
             outline=outline.astype(np.int32),
             photometric=photometric_weight(part).astype(np.float32),
