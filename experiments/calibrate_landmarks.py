@@ -31,8 +31,7 @@ from facefit.photo import read_photograph
 from facefit.render.camera import to_camera
 from facefit.rotations import matrix_from_axis_angle
 
-# Identity and the network's common errors stay at their means; everything that differs between photographs is
-# free.
+# Identity stays at its mean; everything that differs between photographs is free.
 FROZEN = Settings(photometric_steps=0, landmark_steps=10, identity_sigma=1e-3, depth_count=0.0)
 DEPTH_WEIGHT = 0.3
 # Pull of every offset towards zero, in photographs: points that few photographs show stay where they are.

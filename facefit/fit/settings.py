@@ -45,7 +45,7 @@ class Settings:
     """
 
     landmark_steps: int = 8
-    photometric_steps: int = 6
+    photometric_steps: int = 8
     crop_px: int = struct.field(pytree_node=False, default=104)
     pixels: int = struct.field(pytree_node=False, default=1024)
     dense_sigma: float = 0.015

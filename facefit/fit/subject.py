@@ -73,8 +73,12 @@ def fit_subject(
 
     tell("photometric", 0.5)
     if settings.photometric_steps:
-        # Outliers are told from skin only once the light is about right.
-        lighting = settings.replace(photometric_outlier=2.0 * settings.photometric_outlier)
+        # Outliers are told from skin only once the light is about right; and on the way to dark skin a step
+        # may pass through colours that are not plausible, which must not have it refused.
+        lighting = settings.replace(
+            photometric_outlier=2.0 * settings.photometric_outlier,
+            negative_sigma=4.0 * settings.negative_sigma,
+        )
         first = (settings.photometric_steps + 2) // 3
         solution = run(solution.shared, solution.views, lighting, photometric=True, steps=first)
         rest = settings.photometric_steps - first
@@ -100,14 +104,8 @@ def fit_subject(
 def _together(run: Callable[..., Solution], solution: Solution, settings: Settings) -> Solution:
     """The geometry from comparing the photographs with each other. Albedo and light stay as they were found
     before: beside the paint they only have to explain what it leaves, and do not look like the person."""
-    found = run(
-        solution.shared,
-        solution.views,
-        settings,
-        photometric=True,
-        steps=settings.photometric_steps,
-        together=True,
-    )
+    steps = settings.photometric_steps
+    found = run(solution.shared, solution.views, settings, photometric=True, steps=steps, together=True)
     return found.replace(
         shared=found.shared.replace(albedo=solution.shared.albedo),
         views=tuple(
