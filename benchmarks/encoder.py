@@ -35,7 +35,7 @@ def run(smoke: bool = False) -> dict:
     graph, data = split(encoder)[0], _batch(model, batch, size)
     state = start_state(encoder, adam)
     predict = make_predict(graph)
-    seen = data.image, data.landmarks
+    seen = data.image, data.dense
     forward = _seconds(lambda: jax.block_until_ready(predict(state, surface, *seen)), repeats)
     results = {"predicted_per_s": round(batch / forward[0], 1)}
     kinds = {"landmark_step": (False, None), "step": (True, None)}
@@ -86,6 +86,7 @@ def _batch(model, batch: int, size: int) -> Batch:
     return Batch(
         image=random.uniform(size=(batch, size, size, 3)).astype(np.float32),
         landmarks=size / 2 + size / 6 * normal(batch, 68, 2),
+        dense=size / 2 + size / 6 * normal(batch, 468, 3),
         landmark_weight=np.ones((batch, 68), np.float32),
         skin=np.ones((batch, size, size), np.float32),
         labelled=np.arange(batch) % 2 == 0,

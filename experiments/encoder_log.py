@@ -98,7 +98,7 @@ class Log:
                 for name, value in figures.items():
                     self._board.add_scalar(f"{kind}/{name}", value, step)
             if batches:
-                image = picture(surface, predict(batches[0].image, batches[0].landmarks), batches[0], size)
+                image = picture(surface, predict(batches[0].image, batches[0].dense), batches[0], size)
                 folder = self._folder / "pictures"
                 folder.mkdir(exist_ok=True)
                 write_png(folder / f"{kind}_{step:07d}.png", image)

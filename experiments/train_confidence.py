@@ -63,8 +63,8 @@ def measure(arguments: Arguments, trained, network, surface, split: str) -> dict
     """The errors of held-out sets of graded quality."""
 
     @nnx.jit
-    def forward(encoder, network, image, landmarks):
-        outputs, features = encoder(image, landmarks)
+    def forward(encoder, network, image, dense):
+        outputs, features = encoder(image, dense)
         return coefficients(outputs, surface.start).identity, network(features)
 
     batches = iter(
@@ -76,7 +76,7 @@ def measure(arguments: Arguments, trained, network, surface, split: str) -> dict
     for _ in range(-(-arguments.held_out // arguments.sets)):
         sets = next(batches)
         photographs = photographs_of(sets)
-        found = forward(trained.encoder, network, photographs.image, photographs.landmarks)
+        found = forward(trained.encoder, network, photographs.image, photographs.dense)
         shape = (arguments.sets, arguments.views, -1)
         kept.append([*(np.asarray(part).reshape(shape) for part in found), sets.identity[:, 0]])
     identity, confidence, truth = (np.concatenate(parts) for parts in zip(*kept))

@@ -36,8 +36,6 @@ class Config:
         start: a trained encoder's file (see `experiments/export_encoder.py`) to begin with, or "".
         size: of the crops, pixels.
         batch: photographs a step, over all devices.
-        geometry_steps: before the first step, so many on random landmarks without pictures, where the
-            backbone is told landmarks (see `facefit.encoder.geometry_start`).
         steps: in all. landmark_steps: so many first ones compare no pictures, and are cheaper.
         learning_rate: Adam's.
         decay: "step", a fifth of it after half the steps, as the paper; "cosine", to a fiftieth.
@@ -61,7 +59,6 @@ class Config:
     start: str = ""
     size: int = 128
     batch: int = 16
-    geometry_steps: int = 5000
     steps: int = 6000
     landmark_steps: int = 3500
     learning_rate: float = 1.5e-3
@@ -91,7 +88,6 @@ PRESETS = {
         backbone="resnet50",
         size=224,
         batch=32,
-        geometry_steps=0,
         steps=200_000,
         landmark_steps=0,
         learning_rate=1e-4,
@@ -107,7 +103,7 @@ PRESETS = {
         held_out=1000,
     ),
     "cpu": Config(),
-    "smoke": Config(batch=4, geometry_steps=20, steps=6, landmark_steps=3, warm_up=0, evaluate=3, held_out=8),
+    "smoke": Config(batch=4, steps=6, landmark_steps=3, warm_up=0, evaluate=3, held_out=8),
 }
 
 
@@ -202,12 +198,6 @@ def train(config: Config, run: Run) -> None:
 
         set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
     checkpoints = Checkpoints(run.folder)
-    if config.geometry_steps and config.backbone == "small+landmarks" and checkpoints.latest() is None:
-        from facefit.encoder.geometry_start import geometry_start
-
-        encoder = geometry_start(
-            encoder, model, surface, config.size, config.geometry_steps, config.seed, show=_show
-        )
     graph = split(encoder)[0]
     adam = optimizer(schedule(config), config.clip)
     state = place_state(start_state(encoder, adam), mesh)
@@ -232,10 +222,7 @@ def train(config: Config, run: Run) -> None:
     predict = make_predict(graph)
     weighed = [weights(config, rendering) for rendering in (False, True)]
     held_out = _held_out(config) if chief else {}
-    steps = [
-        make_step(graph, adam, config.size, rendering, mesh, feature, config.seed)
-        for rendering in (False, True)
-    ]
+    steps = [make_step(graph, adam, config.size, rendering, mesh, feature) for rendering in (False, True)]
     data_state = data.get_state()
     batch, saved = place_batch(next(data), mesh), time.monotonic()
     for number in range(start, config.steps):
@@ -267,10 +254,6 @@ def train(config: Config, run: Run) -> None:
     checkpoints.close()
     if log:
         log.close()
-
-
-def _show(sentence: str) -> None:
-    print(sentence, flush=True)
 
 
 def _held_out(config: Config) -> dict:

@@ -35,6 +35,7 @@ def data(tmp_path_factory):
     arrays = {
         "landmarks": size / 2 + size / 8 * random.normal(size=(count, 68, 2)),
         "landmark_weight": np.ones((count, 68)),
+        "dense": size / 2 + size / 8 * random.normal(size=(count, 468, 3)),
         "identity": random.normal(size=(count, 130)),
         "expression": random.uniform(0, 0.3, (count, 52)),
         "albedo": random.normal(size=(count, 52)),

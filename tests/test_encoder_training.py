@@ -58,7 +58,7 @@ def test_a_few_steps_lower_every_supervised_term_and_the_landmark_loss(tiny):
 def test_the_first_step_sees_the_mean_face(tiny):
     surface, encoder, begin, step = tiny
     state, batch = begin(), random_batch(1)
-    found = make_predict(split(encoder)[0])(state, surface, batch.image, batch.landmarks)
+    found = make_predict(split(encoder)[0])(state, surface, batch.image, batch.dense)
     assert float(jnp.abs(found.identity).max()) == 0.0
     _, report = step(state, surface, Weights(), batch)
     known = batch.identity[batch.labelled]
@@ -93,12 +93,12 @@ def test_the_gradient_is_clipped_to_its_global_norm():
 def test_the_loss_leads_the_pose_towards_the_landmarks(tiny):
     surface, encoder, begin, step = tiny
     batch = random_batch(3)
-    found = make_predict(split(encoder)[0])(begin(), surface, batch.image, batch.landmarks)
+    found = make_predict(split(encoder)[0])(begin(), surface, batch.image, batch.dense)
     target = project_landmarks(surface, found.replace(translation=found.translation + 20.0), SIZE)
     state, batch = begin(), batch.replace(landmarks=np.asarray(target), labelled=np.zeros(8, bool))
     for _ in range(60):
         state, report = step(state, surface, Weights(photometric=0.0), batch)
-    moved = make_predict(split(encoder)[0])(state, surface, batch.image, batch.landmarks).translation
+    moved = make_predict(split(encoder)[0])(state, surface, batch.image, batch.dense).translation
     shift = np.asarray(moved - found.translation)[:, :2]
     assert np.all(shift > 5.0)  # statistics lag behind the batch's, so not all of the 20 mm
 

@@ -259,7 +259,9 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
 
         image = cv2.resize(pixels, (64, 64))
         marks = np.full((68, 2), image[0, 0, 0], np.float32)
-        return PhotoSample(image, image[..., 0], marks, np.ones(68, np.float32), str(pixels[:2, :2].sum()))
+        dense = np.zeros((468, 3), np.float32)
+        digest = str(pixels[:2, :2].sum())
+        return PhotoSample(image, image[..., 0], marks, np.ones(68, np.float32), dense, digest)
 
     monkeypatch.setattr(module, "photo_sample", sample)
     settings = PrepareSettings(64, persons="each")

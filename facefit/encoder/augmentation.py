@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facefit.photo.face_crop import NETWORK_SHARE
+from facefit.encoder.landmarks import ibug_points
+from facefit.photo import face_mesh
+from facefit.photo.face_crop import face_square
 from facefit.synthesis import covers
 
 # Which iBUG point of a mirrored face is which of the face.
@@ -63,12 +65,13 @@ _LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Augmented:
-    """A network crop of P pixels: image (P, P, 3) sRGB in [0, 1], skin (P, P), landmarks in its pixels, the
-    order of the landmarks in those of the stored crop, and the factor on the light (3,)."""
+    """A network crop of P pixels: image (P, P, 3) sRGB in [0, 1], skin (P, P), landmarks and dense points in
+    its pixels, the order of the landmarks in those of the stored crop, and the factor on the light (3,)."""
 
     image: Float[np.ndarray, "P P 3"]
     skin: Float[np.ndarray, "P P"]
     landmarks: Float[np.ndarray, "68 2"]
+    dense: Float[np.ndarray, "468 3"]
     order: np.ndarray
     gain: Float[np.ndarray, "3"]
 
@@ -78,15 +81,17 @@ def augment(
     image: UInt8[np.ndarray, "S S 3"],
     skin: UInt8[np.ndarray, "S S"],
     landmarks: Float[np.ndarray, "68 2"],
+    dense: Float[np.ndarray, "468 3"],
     size: int,
     amount: Augmentation,
     labelled: bool,
 ) -> Augmented:
     """A network crop of `size` pixels from a stored crop. A pure function of the generator's state.
 
+    It lies around the dense points, as in prediction, from where the augmentation moves it.
     Labelled samples are neither mirrored (identity bases have no mirrored components) nor made grey.
     """
-    matrix = _matrix(rng, image.shape[0], size, amount)  # network crop -> stored crop
+    matrix = _matrix(rng, dense, size, amount)  # network crop -> stored crop
     mirror = rng.random() < amount.mirror and not labelled
     if mirror:
         matrix = matrix @ np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]])
@@ -101,6 +106,10 @@ def augment(
     points = landmarks @ inverse[:2, :2].T + inverse[:2, 2]
     order = MIRRORED68 if mirror else np.arange(68)
     points = points[order].astype(np.float32)
+    told = np.concatenate([dense[:, :2] @ inverse[:2, :2].T + inverse[:2, 2], dense[:, 2:]], -1)
+    told[:, 2] *= math.sqrt(abs(np.linalg.det(inverse[:2, :2])))
+    if mirror:
+        told = told[face_mesh.mirror_permutation()]
 
     image, gain = _color(rng, image, amount, labelled)
     if rng.random() < amount.cover:
@@ -110,18 +119,22 @@ def augment(
         np.clip(image, 0, 1),
         skin.astype(np.float32) / np.float32(255),
         points,
+        told.astype(np.float32),
         order,
         gain.astype(np.float32),
     )
 
 
-def _matrix(rng: np.random.Generator, stored: int, size: int, amount: Augmentation) -> np.ndarray:
+def _matrix(
+    rng: np.random.Generator, dense: Float[np.ndarray, "468 3"], size: int, amount: Augmentation
+) -> np.ndarray:
+    center, side = face_square(ibug_points(dense))
     shift = rng.uniform(-amount.shift, amount.shift, 2) * size
     zoom = 1 + rng.uniform(-amount.scale, amount.scale)
     angle = rng.uniform(-amount.rotation, amount.rotation)
-    step = stored * NETWORK_SHARE / size / zoom
+    step = side / size / zoom
     turn = step * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    offset = stored / 2 - turn @ (size / 2 + shift)
+    offset = center - turn @ (size / 2 + shift)
     return np.array([[*turn[0], offset[0]], [*turn[1], offset[1]], [0, 0, 1]])
 
 

@@ -18,6 +18,7 @@ class Batch:
         landmarks: the iBUG points in crop pixels, first pixel's centre at (.5, .5). The jaw's points are
             those of the surface (`FaceModel.landmarks68`), also where the head hides them.
         landmark_weight: in [0, 1]; 0 where a point is not known.
+        dense: the points of our own detector, which the encoder may be told: x, y and z in crop pixels.
         skin: how far a pixel is uncovered skin of this face, in [0, 1]: the photometric loss's attention.
         labelled: whether the coefficients below are the truth (synthetic samples) or zeros (photographs).
         identity, expression, albedo: in the units of `facefit.model.Parameters`.
@@ -32,6 +33,7 @@ class Batch:
     image: Float[Array, "*batch P P 3"]
     landmarks: Float[Array, "*batch 68 2"]
     landmark_weight: Float[Array, "*batch 68"]
+    dense: Float[Array, "*batch 468 3"]
     skin: Float[Array, "*batch P P"]
     labelled: Bool[Array, "*batch"]
     identity: Float[Array, "*batch I"]

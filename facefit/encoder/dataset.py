@@ -22,8 +22,8 @@ from jaxtyping import Float, Int, UInt8
 from facefit.errors import InputError
 from facefit.model.atomic import write_bytes, write_text
 
-VERSION = 1
-TRAIN, VALIDATION, TEST = 0, 1, 2
+VERSION = 2
+TRAIN, VALIDATION, TEST, UNSEEN = 0, 1, 2, 3
 SPLITS = ("train", "validation", "test")
 TRUTH = ("identity", "expression", "albedo", "lighting", "rotation", "translation", "focal")
 _MAX_BYTES = 4_000_000_000
@@ -37,7 +37,9 @@ class Dataset:
         folder: where it lies.
         facts: dataset.json: version, kind ("photographs" or "synthetic"), size S, and for synthetic ones the
             model and its coefficient counts.
-        landmarks: (N, 68, 2) crop pixels. landmark_weight: (N, 68). subject: (N,). split: (N,), see SPLITS.
+        landmarks: (N, 68, 2) crop pixels. landmark_weight: (N, 68).
+        dense: the points that our detector finds, which an encoder may be told, crop pixels, (N, 468, 3).
+        subject: (N,). split: (N,), see SPLITS; UNSEEN where the detector finds no face.
         source: where each sample is from, (N,).
         truth: the arrays named in TRUTH, (N, ...); empty for photographs.
     """
@@ -46,6 +48,7 @@ class Dataset:
     facts: dict[str, Any]
     landmarks: Float[np.ndarray, "N 68 2"]
     landmark_weight: Float[np.ndarray, "N 68"]
+    dense: Float[np.ndarray, "N 468 3"]
     subject: Int[np.ndarray, " N"]
     split: Int[np.ndarray, " N"]
     source: np.ndarray
@@ -186,7 +189,7 @@ def read_dataset(folder: str | Path) -> Dataset:
         found = facts.get("version")
         raise InputError(f"{folder}: of version {found}, this facefit reads {VERSION}. Make it again.")
     count = len(arrays.get("landmarks", ()))
-    wanted = {"landmarks": (count, 68, 2), "landmark_weight": (count, 68)}
+    wanted = {"landmarks": (count, 68, 2), "landmark_weight": (count, 68), "dense": (count, 468, 3)}
     wanted |= {name: (count,) for name in ("subject", "split", "source")}
     for name, shape in wanted.items():
         if name not in arrays or arrays[name].shape != shape:

@@ -116,6 +116,15 @@ def supervised_terms(
     }
 
 
+def lighting_loss(lighting: Float[Array, "B 9 3"], known: Float[Array, "B 9 3"]) -> Float[Array, ""]:
+    """Mean squared error of what white surfaces of all directions reflect, summed over the channels.
+
+    The harmonics are orthogonal over the sphere, and each row of the matrices counts as `sh_basis` scales it.
+    """
+    share = jnp.asarray([1.0] + [4 / 9] * 3 + [1 / 16] * 5)
+    return jnp.mean(jnp.sum(share[:, None] * (lighting - known) ** 2, (-1, -2)))
+
+
 def drawn_terms(
     drawn: Drawn,
     batch: Batch,

@@ -203,7 +203,7 @@ class SmallNetwork(nnx.Module):
 
 
 class LandmarkFeatures(nnx.Module):
-    """What the detected landmarks tell of pose and shape: three fully connected layers over their places.
+    """What the detected points tell of pose and shape: three fully connected layers over their places.
 
     Without normalisation by the batch, whose noise would cost more precision than landmarks have.
     """
@@ -212,7 +212,7 @@ class LandmarkFeatures(nnx.Module):
 
     def __init__(self, rngs: nnx.Rngs, size: int):
         self.size = size
-        widths = (136, 512, 512, self.features)
+        widths = (3 * 468, 320, 384, self.features)
         self.layers = nnx.List(
             [
                 nnx.Linear(a, b, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
@@ -220,9 +220,10 @@ class LandmarkFeatures(nnx.Module):
             ]
         )
 
-    def __call__(self, landmarks: Float[Array, "B 68 2"]) -> Float[Array, "B D"]:
-        """Features of iBUG points in crop pixels."""
-        x = (4.0 * (landmarks / self.size - 0.5)).reshape(len(landmarks), -1)
+    def __call__(self, dense: Float[Array, "B 468 3"]) -> Float[Array, "B D"]:
+        """Features of Face Mesh points in crop pixels."""
+        middle = jnp.asarray([0.5, 0.5, 0.0])
+        x = (4.0 * (dense / self.size - middle)).reshape(len(dense), -1)
         for layer in self.layers:
             x = nnx.gelu(layer(x))
         return x
@@ -232,9 +233,9 @@ class Encoder(nnx.Module):
     """R-Net of Deng et al. 2019: a backbone and seven heads whose weights and biases start at zero, so that
     the untrained network predicts the mean face, frontal, at the start's distance, in the start's light.
 
-    "small+landmarks" is not the paper's: it is also told the landmarks by which every crop is cut, which the
-    detector has found anyway. To find them again to a pixel is what takes a network most of its training;
-    given them, a thousandth of the paper's training is enough to be of use.
+    "small+landmarks" is not the paper's: it is also told the dense landmarks by which every crop is cut,
+    which the detector has found anyway. To find them again to a pixel is what takes a network most of its
+    training; given them, a thousandth of the paper's training is enough to be of use.
     """
 
     def __init__(
@@ -269,31 +270,20 @@ class Encoder(nnx.Module):
         )  # fmt: skip
 
     def __call__(
-        self, image: Float[Array, "B H W 3"], landmarks: Float[Array, "B 68 2"], train: bool = False
+        self, image: Float[Array, "B H W 3"], dense: Float[Array, "B 468 3"], train: bool = False
     ) -> tuple[dict[str, Float[Array, "B C"]], Features]:
         """The heads' outputs, for `facefit.encoder.coefficients.coefficients`, and the features behind them.
 
         Args:
             image: sRGB crops in [0, 1].
-            landmarks: detected iBUG points, crop pixels; only "small+landmarks" looks at them.
+            dense: Face Mesh points, crop pixels; only "small+landmarks" looks at them.
             train: normalise with the batch's statistics, and remember them.
         """
         features = self.backbone(image, train)
         if self.points is not None:
-            both = [features.pooled, self.points(landmarks)]
+            both = [features.pooled, self.points(dense)]
             features = features._replace(pooled=jnp.concatenate(both, -1))
         return {name: head(features.pooled) for name, head in self.heads.items()}, features
-
-
-def outputs_of_landmarks(encoder: Encoder, landmarks: Float[Array, "B 68 2"]) -> dict[str, Array]:
-    """What an encoder that is told landmarks makes of them alone, without a picture.
-
-    Args:
-        landmarks: crop pixels.
-    """
-    nothing = jnp.zeros((len(landmarks), encoder.backbone.features), jnp.float32)
-    features = jnp.concatenate([nothing, encoder.points(landmarks)], -1)
-    return {name: head(features) for name, head in encoder.heads.items()}
 
 
 class ConfidenceNetwork(nnx.Module):

@@ -37,6 +37,7 @@ class PhotoSample:
     Attributes:
         image: sRGB. skin: 255 = all of the pixel. landmarks: the iBUG points, crop pixels.
         landmark_weight: how far to trust each, in [0, 1].
+        dense: what our detector finds, crop pixels.
         digest: of the photograph's pixels and the face's place, the same for copies.
     """
 
@@ -44,6 +45,7 @@ class PhotoSample:
     skin: UInt8[np.ndarray, "S S"]
     landmarks: Float[np.ndarray, "68 2"]
     landmark_weight: Float[np.ndarray, " 68"]
+    dense: Float[np.ndarray, "468 3"]
     digest: str
 
 
@@ -73,11 +75,12 @@ def photo_sample(source: Source, size: int, min_face: int) -> PhotoSample:
     sharpness = _sharpness(photograph.pixels, points)
     if sharpness < _LEAST_SHARPNESS:
         raise PhotoError(f"the face is out of focus (sharpness {sharpness:.3f}, at least {_LEAST_SHARPNESS})")
-    dense = photograph.landmarks468[:, :2] @ to_crop[:2, :2].T + to_crop[:2, 2]
+    dense = photograph.landmarks468 * np.float32([1, 1, to_crop[0, 0]])
+    dense[:, :2] = dense[:, :2] @ to_crop[:2, :2].T + to_crop[:2, 2]
     valid = warp(np.ones(photograph.pixels.shape[:2], np.float32), matrix, size, border=cv2.BORDER_CONSTANT)
-    skin = skin_weight(image, dense) * _face_region(dense, size) * valid
+    skin = skin_weight(image, dense[:, :2]) * _face_region(dense[:, :2], size) * valid
     digest = hashlib.sha256(photograph.pixels.tobytes() + points.round().tobytes()).hexdigest()[:16]
-    return PhotoSample(image, np.round(skin * 255).astype(np.uint8), landmarks, weight, digest)
+    return PhotoSample(image, np.round(skin * 255).astype(np.uint8), landmarks, weight, dense, digest)
 
 
 def _landmarks(source: Source) -> tuple[Photograph, Float[np.ndarray, "68 2"], Float[np.ndarray, " 68"]]:

@@ -208,7 +208,8 @@ class _Load:
     def _sample(self, number: int, index: int, rng: np.random.Generator) -> Batch:
         data, labelled = self.sets[number], self._labelled(number)
         image, skin = read_sample(data.folder, index)
-        made = augment(rng, image, skin, data.landmarks[index], self.size, self.augmentation, labelled)
+        points = data.landmarks[index], data.dense[index]
+        made = augment(rng, image, skin, *points, self.size, self.augmentation, labelled)
         zeros = [np.zeros(count, np.float32) for count in self.counts]
         lighting = np.zeros((9, 3), np.float32)
         if labelled:
@@ -218,6 +219,7 @@ class _Load:
             image=made.image,
             landmarks=made.landmarks,
             landmark_weight=data.landmark_weight[index][made.order],
+            dense=made.dense,
             skin=made.skin,
             labelled=np.bool_(labelled),
             identity=zeros[0],

@@ -33,7 +33,7 @@ class PredictedView:
         focal_px, center: of the crop's camera, whose principal point is the crop's middle: a convention of
             the network (see `CROP_FOCAL`), not what the photograph was taken with.
         landmarks68: the projected iBUG points, with the aggregated identity, (68, 2).
-        detected68: those found in the photograph, (68, 2).
+        detected68: those found in the photograph, from the dense points, (68, 2).
     """
 
     expression: Float[np.ndarray, " E"]
@@ -62,28 +62,27 @@ class Prediction:
     views: tuple[PredictedView, ...]
 
 
-def landmarks_of(photograph: Photograph) -> Float[np.ndarray, "68 2"]:
-    """The iBUG points that place the crop, as training data have them; photograph pixels."""
-    if photograph.landmarks468 is None:
-        return np.asarray(photograph.landmarks68, np.float32)
-    return ibug_points(photograph.landmarks468, photograph.landmarks68)
-
-
 def predict(photographs: Sequence[Photograph], model: FaceModel, trained: TrainedEncoder) -> Prediction:
     """Predicts one person's face from photographs.
 
     Raises:
-        InputError: no photograph, or the encoder was trained for another model.
+        InputError: no photograph, one without dense points, or the encoder was trained for another model.
     """
     if not photographs:
         raise InputError("there is no photograph to predict from: give at least one")
     _check_model(model, trained)
     size = trained.size
-    points = [landmarks_of(photograph) for photograph in photographs]
+    for photograph in photographs:
+        if photograph.landmarks468 is None:
+            raise InputError(
+                f"{photograph.path}: the encoder needs the detector's points, and it sees no face where the "
+                "landmarks are. Leave the landmarks away, or use `facefit fit`."
+            )
+    points = [ibug_points(photograph.landmarks468) for photograph in photographs]
     matrices = [network_crop(marks, size) for marks in points]
     crops = [warp(photograph.pixels, matrix, size) for photograph, matrix in zip(photographs, matrices)]
     images = np.stack(crops).astype(np.float32) / 255.0
-    in_crop = np.stack([(marks - m[:2, 2]) / m[0, 0] for marks, m in zip(points, matrices)])
+    in_crop = np.stack([(p.landmarks468 - [*m[:2, 2], 0.0]) / m[0, 0] for p, m in zip(photographs, matrices)])
     surface = encoder_surface(model)
     predicted = predict_crops(trained, surface, images, in_crop.astype(np.float32))
     found, confidence, projected = jax.tree.map(np.asarray, predicted)
@@ -109,23 +108,23 @@ def predict_crops(
     trained: TrainedEncoder,
     surface: EncoderSurface,
     images: Float[np.ndarray, "N P P 3"],
-    landmarks: Float[np.ndarray, "N 68 2"],
+    dense: Float[np.ndarray, "N 468 3"],
 ) -> tuple[Coefficients, Float[Array, "N I"], Float[Array, "N 68 2"]]:
     """Coefficients of one person's crops: identity the aggregate of all, albedo their mean, both repeated;
     the confidences; and the projected landmarks, crop pixels.
 
     Args:
         images: sRGB in [0, 1].
-        landmarks: detected iBUG points, crop pixels.
+        dense: Face Mesh points, crop pixels.
     """
     graph, state = nnx.split((trained.encoder, trained.confidence))
-    return _forward(graph, state, surface, images, landmarks, trained.size)
+    return _forward(graph, state, surface, images, dense, trained.size)
 
 
 @jax.jit(static_argnums=(0, 5))
-def _forward(graph, state, surface, images, landmarks, size):
+def _forward(graph, state, surface, images, dense, size):
     encoder, network = nnx.merge(graph, state)
-    outputs, features = encoder(images, landmarks)
+    outputs, features = encoder(images, dense)
     found = coefficients(outputs, surface.start)
     confidence = jax.numpy.ones_like(found.identity) if network is None else network(features)
     one = found.replace(

@@ -109,18 +109,21 @@ def _prepare_part(output: Path, settings: PrepareSettings, first: int, sources: 
     cache.enable()
     rows = []
     for number, source in enumerate(sources, first):
-        landmarks, weight, digest, reason = np.zeros((68, 2), np.float32), np.zeros(68, np.float32), "", ""
+        landmarks, weight = np.zeros((68, 2), np.float32), np.zeros(68, np.float32)
+        dense, digest, reason = np.zeros((468, 3), np.float32), "", ""
         try:
             sample = photo_sample(source, settings.size, settings.min_face)
         except FacefitError as error:
             reason = _reason(error, source)
         else:
-            landmarks, weight, digest = sample.landmarks, sample.landmark_weight, sample.digest
+            landmarks, weight = sample.landmarks, sample.landmark_weight
+            dense, digest = sample.dense, sample.digest
             dataset.write_sample(output / "parts", number, sample.image, sample.skin)
         rows.append(
             {
                 "landmarks": landmarks,
                 "landmark_weight": weight,
+                "dense": dense,
                 "digest": np.array(digest, "U16"),
                 "reason": np.array(reason, "U400"),
             }
@@ -181,6 +184,7 @@ def _finish(
         {
             "landmarks": arrays["landmarks"][taken],
             "landmark_weight": arrays["landmark_weight"][taken],
+            "dense": arrays["dense"][taken],
             "subject": subjects,
             "split": np.array([dataset.split_of(int(s)) for s in subjects], np.int8),
             "source": np.array(names),

@@ -77,7 +77,7 @@ def make_set_step(
     @jax.jit
     def step(state: TrainState, frozen, surface: EncoderSurface, weights: Weights, sets: Batch):
         batch = photographs_of(sets)
-        outputs, features = nnx.merge(encoder_graph, frozen)(batch.image, batch.landmarks)
+        outputs, features = nnx.merge(encoder_graph, frozen)(batch.image, batch.dense)
         found = jax.lax.stop_gradient(coefficients(outputs, surface.start))
         features = jax.lax.stop_gradient(features)
         (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(

@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from facefit import cache
 from facefit.encoder import dataset
+from facefit.encoder.detection import dense_points
 from facefit.errors import InputError
 from facefit.model.store import find_model
 from facefit.photo.face_crop import CROP_FOCAL, NETWORK_SHARE
@@ -59,8 +61,12 @@ def synthesize(
     parts = range(0, settings.count, _PART)
     missing = [first for first in parts if dataset.read_part(folder, f"{first:06d}") is None]
     made, before = (0, settings.count - sum(min(_PART, settings.count - first) for first in missing))
-    for count in _work(folder, settings, missing, workers):
-        made += count
+    for first, rows in zip(missing, _work(folder, settings, missing, workers)):
+        images = [dataset.read_sample(folder, first + k)[0] for k in range(len(rows["subject"]))]
+        rows["dense"], found = dense_points(images, rows["landmarks"])
+        rows["split"] = np.where(found, rows["split"], dataset.UNSEEN).astype(np.int8)
+        dataset.write_part(folder, f"{first:06d}", rows)
+        made += len(images)
         show(f"making {settings.count} synthetic photographs", (before + made) / settings.count)
     read = [dataset.read_part(folder, f"{first:06d}") for first in parts]
     arrays = {name: np.concatenate([part[name] for part in read]) for name in read[0]}
@@ -79,15 +85,28 @@ def synthesize(
     return made
 
 
-def _work(folder: Path, settings: SynthesisSettings, missing: list[int], workers: int) -> Iterator[int]:
+def _work(
+    folder: Path, settings: SynthesisSettings, missing: list[int], workers: int
+) -> Iterator[dict[str, np.ndarray]]:
     task = functools.partial(_make_part, folder, settings)
     if workers < 2 or len(missing) < 2:
         yield from map(task, missing)
         return
     # Spawned, as a fork of a process that runs JAX's threads may hang.
     context = multiprocessing.get_context("spawn")
+    # Workers draw on the processor, also where this process has a GPU: they would fight over its memory. They
+    # start at the first task, and JAX reads its platform when it is imported.
+    platforms = os.environ.get("JAX_PLATFORMS")
     with concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
-        yield from pool.map(task, missing)
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        try:
+            parts = pool.map(task, missing)
+        finally:
+            if platforms is None:
+                del os.environ["JAX_PLATFORMS"]
+            else:
+                os.environ["JAX_PLATFORMS"] = platforms
+        yield from parts
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,8 +115,8 @@ def _head(model: str):
     return prepare_head(find_model(model))
 
 
-def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> int:
-    """Makes `_PART` photographs from number `first` on; returns how many."""
+def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> dict[str, np.ndarray]:
+    """Makes `_PART` photographs from number `first` on; returns what is known of them."""
     head = _head(settings.model)
     rows = []
     for index in range(first, min(first + _PART, settings.count)):
@@ -115,7 +134,4 @@ def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> int:
             }
             | {name: getattr(photo.truth, name) for name in dataset.TRUTH[:-1]}
         )
-    dataset.write_part(
-        folder, f"{first:06d}", {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    )
-    return len(rows)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

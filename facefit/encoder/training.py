@@ -29,10 +29,6 @@ from facefit.encoder.surface import EncoderSurface
 
 AXIS = "data"
 AVERAGED = 300.0  # steps
-# How far landmarks are disturbed, shares of the crop: the largest standard deviation of a point on its own,
-# of the jaw and of the rest, and the standard deviations of the common map. Measured of our own detector on
-# synthetic photographs: 0.030 for the jaw, 0.011 for the rest.
-_STRAY_JAW, _STRAY, _STRETCH, _SHIFT = 0.04, 0.015, 0.01, 0.004
 
 
 @struct.dataclass
@@ -138,7 +134,6 @@ def make_step(
     rendering: bool,
     mesh: Mesh | None = None,
     identity_feature: Callable | None = None,
-    seed: int = 0,
 ) -> Callable[[TrainState, EncoderSurface, Weights, Batch], tuple[TrainState, Report]]:
     """The compiled step.
 
@@ -149,12 +144,11 @@ def make_step(
         rendering: whether the terms that compare pictures take part; without them a step is much cheaper.
         mesh: devices to draw on; None is one.
         identity_feature: see `drawn_terms`.
-        seed: of `disturbed`; together with the step's number it is all the randomness of a step.
     """
 
-    def loss(parameters, statistics, key, surface: EncoderSurface, weights: Weights, batch: Batch):
+    def loss(parameters, statistics, surface: EncoderSurface, weights: Weights, batch: Batch):
         encoder = nnx.merge(graph, parameters, statistics, copy=True)
-        outputs, _ = encoder(batch.image, disturbed(batch.landmarks, key, size), train=True)
+        outputs, _ = encoder(batch.image, batch.dense, train=True)
         found = coefficients(outputs, surface.start)
         terms = weak_terms(surface, found, batch, size) | supervised_terms(surface, found, batch)
         if rendering:
@@ -164,9 +158,8 @@ def make_step(
         return weigh(terms, weights), (terms, split(encoder)[2])
 
     def step(state: TrainState, surface: EncoderSurface, weights: Weights, batch: Batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
         (total, (terms, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.parameters, state.statistics, key, surface, weights, batch
+            state.parameters, state.statistics, surface, weights, batch
         )
         norm = optax.global_norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
@@ -180,29 +173,11 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def disturbed(landmarks: Float[Array, "B 68 2"], key: Array, size: int) -> Float[Array, "B 68 2"]:
-    """Landmarks as a detector might have found them: each shifted on its own, and all together moved by a
-    small affine map, some photographs' hardly and others' a lot. What the network is told, not what it is
-    compared with: a data set's points are better than those of a photograph in use.
-
-    Args:
-        size: side of the crop, pixels.
-    """
-    keys = jax.random.split(key, 4)
-    batch = landmarks.shape[0]
-    stray = jnp.where(jnp.arange(68) < 17, _STRAY_JAW, _STRAY)[:, None]
-    own = size * stray * jax.random.uniform(keys[0], (batch, 1, 1))
-    stretch = jnp.eye(2) + _STRETCH * jax.random.normal(keys[1], (batch, 2, 2))
-    shift = _SHIFT * size * jax.random.normal(keys[2], (batch, 1, 2))
-    moved = jnp.einsum("bij,blj->bli", stretch, landmarks - size / 2) + size / 2 + shift
-    return moved + own * jax.random.normal(keys[3], landmarks.shape)
-
-
 def make_predict(
     graph: nnx.GraphDef,
 ) -> Callable[[TrainState, EncoderSurface, Array, Array], Coefficients]:
-    """The compiled forward pass of the average with the running statistics: (state, surface, images,
-    landmarks) -> coefficients.
+    """The compiled forward pass of the average with the running statistics: (state, surface, images, dense
+    points) -> coefficients.
     """
 
     @jax.jit
@@ -210,9 +185,9 @@ def make_predict(
         state: TrainState,
         surface: EncoderSurface,
         image: Float[Array, "B P P 3"],
-        landmarks: Float[Array, "B 68 2"],
+        dense: Float[Array, "B 468 3"],
     ) -> Coefficients:
-        outputs, _ = nnx.merge(graph, state.average, state.statistics)(image, landmarks, train=False)
+        outputs, _ = nnx.merge(graph, state.average, state.statistics)(image, dense, train=False)
         return coefficients(outputs, surface.start)
 
     return predict

@@ -53,7 +53,7 @@ def evaluate(
     frontal = np.asarray(surface.frontal)
     neutral, of_mean, nme, count = [], [], [], 0
     for batch in batches:
-        found = predict(batch.image, batch.landmarks)
+        found = predict(batch.image, batch.dense)
         projected = np.asarray(project_landmarks(surface, found, size))
         for points, truth, weight in zip(projected, batch.landmarks, batch.landmark_weight):
             seen = np.asarray(weight) > 0

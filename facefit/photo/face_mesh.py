@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -51,13 +52,15 @@ def _run(weights: dict, images: Float[Array, "B 192 192 3"]) -> tuple[Array, Arr
     return mesh, out["score"].reshape(-1)
 
 
-def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, np.ndarray]:
+def run_network(
+    images: Float[np.ndarray, "B 192 192 3"], batch: int = BATCH
+) -> tuple[np.ndarray, np.ndarray]:
     """The network itself on crops in [0, 1]: points in crop pixels (B, 468, 3) and face scores (B,), the
-    logit of the probability of a face."""
+    logit of the probability of a face. `batch` are looked at together."""
     points, scores = [], []
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        padded = np.zeros((BATCH, SIZE, SIZE, 3), np.float32)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        padded = np.zeros((batch, SIZE, SIZE, 3), np.float32)
         padded[: len(part)] = part
         mesh, score = _run(_weights(), padded)
         points.append(np.asarray(mesh)[: len(part)])
@@ -67,10 +70,17 @@ def run_network(images: Float[np.ndarray, "B 192 192 3"]) -> tuple[np.ndarray, n
 
 def landmarks(pixels: np.ndarray, squares: list[Square]) -> tuple[np.ndarray, np.ndarray]:
     """Points in photo pixels (N, 468, 3), z in photo pixels too, and face scores (N,), logits."""
+    return landmarks_of([pixels] * len(squares), squares)
+
+
+def landmarks_of(
+    photos: Sequence[np.ndarray], squares: Sequence[Square], batch: int = BATCH
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `landmarks`, each square in a photo of its own."""
     matrices = [cropping.square_to_photo(s.center, s.side, SIZE, s.angle) for s in squares]
-    images = [cropping.warp(pixels, m, SIZE, border=cv2.BORDER_CONSTANT) for m in matrices]
+    images = [cropping.warp(p, m, SIZE, border=cv2.BORDER_CONSTANT) for p, m in zip(photos, matrices)]
     images = [i[:, ::-1] if s.mirrored else i for i, s in zip(images, squares)]
-    points, scores = run_network(np.stack(images).astype(np.float32) / 255)
+    points, scores = run_network(np.stack(images).astype(np.float32) / 255, batch)
     out = np.empty_like(points)
     for n, (square, matrix) in enumerate(zip(squares, matrices)):
         mesh = points[n]

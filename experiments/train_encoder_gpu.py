@@ -1,0 +1,267 @@
+"""Trains the small encoder on one GPU from synthetic faces, while they are being made:
+
+    facefit synth -o DATA --count 200000 --per-person 2 --workers 14 &
+    python -m experiments.train_encoder_gpu DATA -o encoder.npz --minutes 7
+
+The pictures lie in the device's memory and are cut, coloured and spoiled there: all cores make data, and one
+GPU trains on what there is. Every term is supervised, since the truth of synthetic faces is known; the light
+and skin of real photographs are for `experiments.train_encoder cpu --start encoder.npz` to add. Time and not a
+number of steps ends it, and new faces come when they are ready: two runs give like networks, not the same.
+With jaxlib 0.11.2 set XLA_FLAGS=--xla_gpu_enable_triton_gemm=false: its Triton fusion fails on the step.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flax import nnx
+
+from facefit import cache
+from facefit.encoder import dataset
+from facefit.encoder.batch import Batch
+from facefit.encoder.coefficients import coefficients
+from facefit.encoder.device_augmentation import Stored, augmented_batch, plain_batch
+from facefit.encoder.landmarks import ibug_points
+from facefit.encoder.losses import Weights, lighting_loss, supervised_terms, weak_terms, weigh
+from facefit.encoder.networks import make_encoder
+from facefit.encoder.surface import encoder_surface
+from facefit.encoder.training import split
+from facefit.encoder.weights import TrainedEncoder, save_encoder
+from facefit.energy.geometry import quadratic_loss
+from facefit.errors import FacefitError, InputError
+from facefit.model import find_model
+from facefit.photo.face_crop import face_square
+
+_LABELS = ("landmarks", "dense", "identity", "expression", "albedo", "lighting")
+_FEW = 600  # photographs without which training does not begin
+_JUDGED = 16  # held-out photographs that are looked at together
+_PARTS = 50  # of the data set, read at a time
+_WARM_UP = 0.02  # of the time, in which the learning rate rises
+_WEIGHTS = Weights(landmarks=1.6e-3, exposure=0.0, neutral=0.5, geometry=0.25, albedo=5.0)
+_LIGHTING = 0.5
+_KEPT = 0.999  # of the average of parameters, a step
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Train on a GPU.
+
+    Attributes:
+        data: folder of a synthetic data set, finished or in the making.
+        output: the encoder's file.
+        minutes: of training.
+        batch: photographs a step.
+        rate: the largest learning rate.
+        capacity: photographs in the device's memory at most.
+        held_out: of persons that are not trained on, at most.
+        size: of the crops, pixels.
+        seed: of the first parameters and of the order.
+    """
+
+    data: tyro.conf.Positional[Path]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    minutes: float = 7.0
+    batch: int = 256
+    rate: float = 2e-3
+    capacity: int = 100_000
+    held_out: int = 2000
+    size: int = 128
+    seed: int = 0
+
+
+class Reader:
+    """What a data set, finished or in the making, has had so far; `fresh` gives what came since."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._known = folder, set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether no more will come."""
+        return (self._folder / "dataset.json").is_file()
+
+    def fresh(self, parts: int) -> dict[str, np.ndarray] | None:
+        """Photographs of at most so many more parts with their labels; None where none came."""
+        if self.finished:
+            if self._known:
+                return None
+            self._known.add("all")
+            data = dataset.read_dataset(self._folder)
+            arrays = {name: data.truth.get(name, getattr(data, name, None)) for name in (*_LABELS, "split")}
+            numbers = range(len(data.split))
+        else:
+            names = sorted(path.stem for path in (self._folder / "parts").glob("*.npz"))
+            new = [name for name in names if name not in self._known][:parts]
+            if not new:
+                return None
+            self._known.update(new)
+            rows = [dataset.read_part(self._folder, name) for name in new]
+            numbers = [int(name) + k for name, part in zip(new, rows) for k in range(len(part["subject"]))]
+            arrays = {name: np.concatenate([part[name] for part in rows]) for name in (*_LABELS, "split")}
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            images = pool.map(lambda number: dataset.read_sample(self._folder, number)[0], numbers)
+            arrays["image"] = np.stack(list(images))
+        squares = [face_square(ibug_points(dense)) for dense in arrays["dense"]]
+        arrays["square"] = np.array([(*center, side) for center, side in squares], np.float32)
+        return arrays
+
+
+class Memory:
+    """Photographs in the device's memory: buffers of a fixed capacity, the first `count` of them filled."""
+
+    def __init__(self, capacity: int):
+        self.capacity, self.count, self.stored = capacity, 0, None
+
+    def add(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes samples in, as many as there is room for."""
+        rows = min(len(arrays["square"]), self.capacity - self.count)
+        if rows <= 0:
+            return
+        # Padded to a power of two, so that few programs are compiled; the next rows overwrite the padding.
+        padded = min(1 << (rows - 1).bit_length(), self.capacity - self.count)
+        fields = {field.name: arrays[field.name][:rows] for field in dataclasses.fields(Stored)}
+        fields = jax.tree.map(lambda a: np.resize(a, (padded, *a.shape[1:])), fields)
+        if self.stored is None:
+            self.stored = Stored(
+                **{k: jnp.zeros((self.capacity, *v.shape[1:]), v.dtype) for k, v in fields.items()}
+            )
+        self.stored = _write(self.stored, Stored(**fields), self.count)
+        self.count += rows
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(stored: Stored, rows: Stored, first: int) -> Stored:
+    return jax.tree.map(
+        lambda all_, new: jax.lax.dynamic_update_slice_in_dim(all_, new, first, 0), stored, rows
+    )
+
+
+def train(arguments: Arguments) -> dict[str, float]:
+    """Trains and writes the encoder. Returns the last figures.
+
+    Raises:
+        InputError: no data in the making, or the file cannot be written.
+    """
+    settings = arguments.data / "settings.json"
+    if not settings.is_file():
+        raise InputError(f"{arguments.data}: no data set in the making. Start `facefit synth` first.")
+    model = find_model(json.loads(settings.read_text(encoding="utf-8"))["model"])
+    surface = encoder_surface(model)
+    half = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
+    encoder = make_encoder(model, arguments.seed, "small+landmarks", arguments.size, half)
+    graph, parameters, statistics = split(encoder)
+    adam = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
+
+    def loss(parameters, statistics, batch: Batch):
+        network = nnx.merge(graph, parameters, statistics, copy=True)
+        found = coefficients(network(batch.image, batch.dense, train=True)[0], surface.start)
+        terms = weak_terms(surface, found, batch, arguments.size) | supervised_terms(surface, found, batch)
+        light = lighting_loss(found.lighting, batch.lighting)
+        return weigh(terms, _WEIGHTS) + _LIGHTING * light, (terms | {"lighting": light}, split(network)[2])
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state, stored: Stored, count, number, rate):
+        parameters, average, statistics, moments = state
+        key = jax.random.fold_in(jax.random.key(arguments.seed), number)
+        batch = augmented_batch(stored, count, key, arguments.batch, arguments.size)
+        (_, (terms, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            parameters, statistics, batch
+        )
+        updates, moments = adam.update(gradient, moments, parameters)
+        parameters = jax.tree.map(lambda p, u: p - rate * u, parameters, updates)
+        kept = jnp.minimum(_KEPT, (1.0 + number) / (10.0 + number))
+        average = jax.tree.map(lambda a, p: kept * a + (1.0 - kept) * p, average, parameters)
+        return (parameters, average, statistics, moments), terms
+
+    @jax.jit
+    def judge(average, statistics, stored: Stored, rows):
+        batch = plain_batch(stored, rows, arguments.size)
+        network = nnx.merge(graph, average, statistics)
+        found = coefficients(network(batch.image, batch.dense)[0], surface.start)
+        known, metric = jnp.ones(1), surface.identity_metric
+        error = [
+            jax.vmap(lambda d: jnp.sqrt(quadratic_loss(d[None], metric, known)))(difference)
+            for difference in (found.identity - batch.identity, batch.identity)
+        ]
+        return jnp.stack(error, 1)
+
+    reader, seen, held = Reader(arguments.data), Memory(arguments.capacity), Memory(arguments.held_out)
+
+    def read(parts: int) -> bool:
+        arrays = reader.fresh(parts)
+        for memory, part in ((seen, dataset.TRAIN), (held, dataset.VALIDATION)) if arrays else ():
+            members = arrays["split"] == part
+            memory.add({name: values[members] for name, values in arrays.items()})
+        return arrays is not None
+
+    while seen.count < _FEW or held.count < _JUDGED:
+        finished = reader.finished
+        if not read(_PARTS) and finished:
+            raise InputError(f"{arguments.data}: too few photographs to train on. Make some thousands.")
+        time.sleep(0.2)
+    average = jax.tree.map(jnp.copy, parameters)
+    state = (parameters, average, statistics, adam.init(parameters))
+    number, figures, shown = 0, {}, 0.0
+    began = looked = time.monotonic()
+    end = 60.0 * arguments.minutes
+    while (spent := time.monotonic() - began) < end:
+        share = spent / end
+        rate = arguments.rate * min(1.0, share / _WARM_UP) * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-6
+        for _ in range(20):
+            state, terms = step(state, seen.stored, np.int32(seen.count), np.int32(number), np.float32(rate))
+            number += 1
+        jax.block_until_ready(terms)
+        if time.monotonic() - looked > 2.0:
+            read(_PARTS)
+            looked = time.monotonic()
+        if spent - shown > end / 40:
+            shown = spent
+            figures = _held_out(judge, state, held) | {name: float(v) for name, v in terms.items()}
+            line = {"seconds": spent, "step": number, "photographs": seen.count} | figures
+            print(json.dumps({name: round(value, 4) for name, value in line.items()}), flush=True)
+    figures = _held_out(judge, state, held)
+    trained = nnx.merge(split(make_encoder(model, 0, "small+landmarks", arguments.size))[0], *state[1:3])
+    facts = (
+        f"Trained on {seen.count} synthetic photographs, {number} steps of {arguments.batch}; on persons not "
+        f"seen {100 * figures['improvement']:.0f} % nearer to the truth than the mean face."
+    )
+    save_encoder(TrainedEncoder(trained, None, arguments.size, model.name, facts), arguments.output)
+    print(facts)
+    return figures
+
+
+def _held_out(judge, state, held: Memory) -> dict[str, float]:
+    """Root mean squared error of the frontal face on persons not trained on, mm, and of the mean face."""
+    blocks = [
+        np.asarray(judge(state[1], state[2], held.stored, np.arange(first, first + _JUDGED)))
+        for first in range(0, held.count - _JUDGED + 1, _JUDGED)
+    ]
+    error, of_mean = np.concatenate(blocks).mean(0).tolist()
+    return {"neutral_mm": error, "mean_face_mm": of_mean, "improvement": 1.0 - error / of_mean}
+
+
+def main() -> int:
+    """The command line."""
+    cache.enable()
+    try:
+        train(tyro.cli(Arguments))
+    except FacefitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
