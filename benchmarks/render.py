@@ -189,8 +189,8 @@ def reference(head: Head, repeats: int) -> dict:
 
 
 def beside_reference(scene: Scene, sides: tuple[int, ...], batches: tuple[int, ...], repeats: int) -> dict:
-    """Milliseconds a picture of the native kernels and of plain JAX, whole batches in one program: for devices
-    that have few peers.
+    """Milliseconds a picture of the native kernels and of plain JAX, whole batches in one program: for
+    devices that have few peers.
     """
     found = {}
     for side in sides:

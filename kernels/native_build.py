@@ -22,9 +22,10 @@ CUDA_LIBRARY = FOLDER / "libfacefit_kernels_cuda.so"
 # of both must be equal. -O3 without -march: a wheel runs on any machine of its architecture.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-math-errno")
 
-# The same arithmetic on the GPU; --ftz, since XLA's CPU code flushes denormal numbers. The diagnostics left out
-# are about XLA's headers. Machine code for data centre GPUs, and for all others from Turing on an intermediate
-# form that the driver compiles when it is first loaded; $FACEFIT_CUDA_ARCHITECTURES (such as "90") replaces both.
+# The same arithmetic on the GPU; --ftz, since XLA's CPU code flushes denormal numbers. The diagnostics left
+# out are about XLA's headers. Machine code for data centre GPUs, and for all others from Turing on an
+# intermediate form that the driver compiles when it is first loaded; $FACEFIT_CUDA_ARCHITECTURES (such as
+# "90") replaces both.
 CUDA_FLAGS = (
     "-O3",
     "-std=c++17",
