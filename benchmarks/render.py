@@ -10,7 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from facefit_kernels import draw, neighbors, rasterize, soft_render
+from facefit_kernels import available, draw, neighbors, rasterize, soft_render
 from facefit_kernels.rasterization.cases import ball_case
 
 from benchmarks import peers
@@ -78,6 +78,10 @@ def run(smoke: bool = False) -> dict:
     batches, batch_ratios = batched(scenes["22k"], sides[0], (2,) if smoke else (8, 32), 3 if smoke else 20)
     results["times"] |= batches
     results["reference"] = reference(Head(scenes["22k"], (sides[0],) * 2), 2 if smoke else 10)
+    if jax.default_backend() != "cpu":
+        results["beside_reference"] = beside_reference(
+            scenes["22k"], sides, (1,) if smoke else (1, 8, 32), repeats
+        )
     if not smoke:
         results["scaling"] = scaling(repeats)
         results["peak_memory_mib_512_batch_32"] = in_process("memory")
@@ -184,6 +188,26 @@ def reference(head: Head, repeats: int) -> dict:
     }
 
 
+def beside_reference(scene: Scene, sides: tuple[int, ...], batches: tuple[int, ...], repeats: int) -> dict:
+    """Milliseconds a picture of the native kernels and of plain JAX, whole batches in one program: for
+    devices that have few peers.
+    """
+    found = {}
+    for side in sides:
+        for batch in batches:
+            head = Head(scene, (side, side), batch)
+            functions = {}
+            for name in ("native", "reference"):
+                if name in available("draw"):
+                    (forward, _), (both, _) = head.programs(name)
+                    functions |= {f"{name} forward": forward, f"{name} forward+backward": both}
+            times = rounds(functions, repeats)
+            found[f"22k {side} batch {batch}"] = {
+                name: summary(values, batch) for name, values in times.items()
+            }
+    return found
+
+
 def scaling(repeats: int) -> dict:
     """Median milliseconds, forward with gradients, by triangles at 224 pixels, by side at 22k, by threads."""
 
@@ -205,7 +229,11 @@ def scaling(repeats: int) -> dict:
     return {
         "triangles": {count: time_of(count, 224) for count in SCALING_TRIANGLES},
         "side": {side: time_of(22_000, side) for side in SCALING_PIXELS},
-        "threads": {count: in_process("threads", count) for count in sorted({1, cores})},
+        "threads": {
+            count: in_process("threads", count)
+            for count in sorted({1, cores})
+            if jax.default_backend() == "cpu"
+        },
     }
 
 
@@ -219,9 +247,13 @@ def in_process(what: str, *arguments) -> float | None:
 
 
 def _memory() -> float:
-    """MiB at the peak of 32 pictures of 512 x 512, forward and back, all of the process included."""
+    """MiB at the peak of 32 pictures of 512 x 512, forward and back: of the whole process, on a GPU of the
+    memory that JAX holds there.
+    """
     _, (both, _) = Head(meshes()["22k"], (512, 512), 32).programs()
     jax.block_until_ready(both())
+    if jax.default_backend() != "cpu":
+        return round(jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20)
     return round(peak_mib())
 
 

@@ -15,6 +15,8 @@ from setuptools.build_meta import (  # noqa: F401  (hooks that pip calls)
     prepare_metadata_for_build_wheel,
 )
 
+_LIBRARIES = (native_build.LIBRARY, native_build.CUDA_LIBRARY)
+
 
 def _requirements(base: list[str]) -> list[str]:
     # jaxlib brings the FFI headers. It is a large download that the install makes anyway, so pip has it in
@@ -31,9 +33,10 @@ def get_requires_for_build_editable(config_settings=None):
 
 
 def _compile() -> bool:
-    native_build.LIBRARY.unlink(missing_ok=True)
-    print(native_build.build(), file=sys.stderr)
-    return native_build.LIBRARY.exists()
+    for library, build in zip(_LIBRARIES, (native_build.build, native_build.build_cuda), strict=True):
+        library.unlink(missing_ok=True)
+        print(build(), file=sys.stderr)
+    return any(library.exists() for library in _LIBRARIES)
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -49,19 +52,18 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 
 
 @contextlib.contextmanager
-def _library_hidden():
-    aside = native_build.LIBRARY.with_suffix(".aside")
-    present = native_build.LIBRARY.exists()
-    if present:
-        native_build.LIBRARY.rename(aside)
+def _libraries_hidden():
+    present = [library for library in _LIBRARIES if library.exists()]
+    for library in present:
+        library.rename(library.with_suffix(".aside"))
     try:
         yield
     finally:
-        if present:
-            aside.rename(native_build.LIBRARY)
+        for library in present:
+            library.with_suffix(".aside").rename(library)
 
 
 def build_sdist(sdist_directory, config_settings=None):
     # A library is of one platform: a source archive must not carry it.
-    with _library_hidden():
+    with _libraries_hidden():
         return build_meta.build_sdist(sdist_directory, config_settings)

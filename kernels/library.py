@@ -1,4 +1,4 @@
-"""Loads the native library and registers its functions with XLA, once a process."""
+"""Loads the native libraries and registers their functions with XLA, once a process."""
 
 from __future__ import annotations
 
@@ -36,30 +36,66 @@ _FUNCTIONS = (
 )
 
 
+# What the CUDA library has of these.
+CUDA_FUNCTIONS = (
+    "rasterize",
+    "surface_forward",
+    "surface_backward",
+    "interpolate",
+    "interpolate_forward",
+    "interpolate_backward",
+    "neighbors",
+    "crossings",
+    "blend",
+    "blend_forward",
+    "blend_backward",
+    "draw",
+    "draw_forward",
+    "draw_backward",
+    "normals",
+    "normals_forward",
+    "normals_backward",
+)
+
+
+def on_cuda() -> bool:
+    """Whether JAX's default device is one of NVIDIA's."""
+    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+
+
+def _register(path, functions: tuple[str, ...], platform: str, needs: str) -> str | None:
+    """What is wrong with a library, None where nothing is."""
+    if not path.is_file():
+        return (
+            f"{path.name} is not built (it needs {needs}: install it and run "
+            "`python -m facefit_kernels.native_build`)"
+        )
+    try:
+        loaded = ctypes.CDLL(str(path))
+        for name in functions:
+            jax.ffi.register_ffi_target(
+                f"facefit_{name}", jax.ffi.pycapsule(getattr(loaded, f"facefit_{name}")), platform=platform
+            )
+    except (OSError, AttributeError) as error:
+        return f"{path.name} does not load ({error}); rebuild it"
+    return None
+
+
 @functools.cache
 def _state() -> tuple[bool, str]:
     from facefit_kernels import native_build  # late: `python -m` runs that module itself
 
-    if not native_build.LIBRARY.is_file():
-        return False, (
-            f"{native_build.LIBRARY.name} is not built (it needs a C++ compiler: install one and run "
-            "`python -m facefit_kernels.native_build`)"
-        )
-    try:
-        loaded = ctypes.CDLL(str(native_build.LIBRARY))
-        for name in _FUNCTIONS:
-            jax.ffi.register_ffi_target(
-                f"facefit_{name}", jax.ffi.pycapsule(getattr(loaded, f"facefit_{name}")), platform="cpu"
-            )
-    except (OSError, AttributeError) as error:
-        return False, f"{native_build.LIBRARY.name} does not load ({error}); rebuild it"
-    if jax.default_backend() != "cpu":
-        return True, f"the native library is for the CPU and JAX runs on {jax.default_backend()}"
-    return True, "loaded"
+    # On a GPU too: what runs on the CPU there is then found.
+    wrong = _register(native_build.LIBRARY, _FUNCTIONS, "cpu", "a C++ compiler")
+    if on_cuda():
+        wrong = _register(native_build.CUDA_LIBRARY, CUDA_FUNCTIONS, "CUDA", "nvcc")
+    elif wrong is None and jax.default_backend() != "cpu":
+        wrong = f"the native libraries are for CPUs and CUDA, and JAX runs on {jax.default_backend()}"
+    return wrong is None, wrong or "loaded"
 
 
 def load() -> bool:
-    """Whether the native library is there and registered."""
+    """Whether the native library for JAX's default device is there and registered."""
     return _state()[0]
 
 

@@ -14,20 +14,23 @@ def pytest_configure(config):
 
 @pytest.fixture(params=["native", "reference"])
 def implementation(request):
-    """The name of each implementation of the kernels, one after the other."""
-    import facefit_kernels
-    from facefit_kernels import library
-
-    if request.param not in facefit_kernels.available():
-        pytest.skip(f"the native kernels do not work here: {library.reason()}")
+    """The name of each implementation of the kernels, one after the other: of a module's OPERATION where it
+    names one.
+    """
+    _need(request.param, request)
     return request.param
 
 
 @pytest.fixture
-def both_implementations():
+def both_implementations(request):
     """Skips where there is only the reference to compare with itself."""
+    _need("native", request)
+
+
+def _need(implementation, request):
     import facefit_kernels
     from facefit_kernels import library
 
-    if "native" not in facefit_kernels.available():
-        pytest.skip(f"the native kernels do not work here: {library.reason()}")
+    operation = getattr(request.module, "OPERATION", None)
+    if implementation not in facefit_kernels.available(operation):
+        pytest.skip(f"no native kernel here for {operation or 'any operation'}: {library.reason()}")

@@ -11,6 +11,8 @@ import pytest
 from facefit_kernels import rasterize
 from facefit_kernels.rasterization.cases import ball_case, random_case
 
+OPERATION = "fragments"  # which implementations there are depends on it; see conftest.py
+
 BLUR = 1.3
 
 

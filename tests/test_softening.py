@@ -8,6 +8,8 @@ from facefit_kernels import Fragments, blur_for, interpolate, rasterize, soft_bl
 from facefit_kernels.rasterization.cases import ball_case
 from facefit_kernels.softening.cases import FRAGMENTS, GAMMA, sigma_for
 
+OPERATION = "soft_render"  # which implementations there are depends on it; see conftest.py
+
 SIGMA = 0.3
 
 

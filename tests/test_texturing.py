@@ -8,6 +8,8 @@ from facefit_kernels import interpolate, mip_level, rasterize, texture, unwrap
 from facefit_kernels.rasterization.cases import ball_case
 from facefit_kernels.texturing.cases import named
 
+OPERATION = "texture"  # which implementations there are depends on it; see conftest.py
+
 PICTURE, PLACES, LEVELS = named("smoke")
 
 

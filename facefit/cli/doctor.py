@@ -82,7 +82,11 @@ def _kernels(subject: str) -> Finding:
     from facefit_kernels import available, library
 
     if available()[0] == "native":
-        return Finding("works", subject, "native C++")
+        cuda = "native CUDA; several fragments, soft rendering and textures in plain JAX"
+        return Finding("works", subject, cuda if library.on_cuda() else "native C++")
+    if library.on_cuda():
+        remedy = "Fits work and take longer. Install nvcc and install facefit again."
+        return Finding("without", subject, f"plain JAX ({library.reason()})", remedy)
     remedy = (
         ""
         if library.load()

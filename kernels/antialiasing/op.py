@@ -17,7 +17,7 @@ def neighbors(faces: Int[Array, "F 3"], implementation: Implementation = None) -
     What `antialias` needs to know of the mesh beside its faces. It finds it by itself; a caller whose faces
     stay the same may do so once.
     """
-    if resolve(implementation) == "native" and isinstance(faces, jax.core.Tracer):
+    if resolve(implementation, "antialias") == "native" and isinstance(faces, jax.core.Tracer):
         from facefit_kernels.antialiasing import native
 
         return native.neighbors(jnp.asarray(faces, jnp.int32))
@@ -66,7 +66,7 @@ def antialias(
     image, vertices_clip = jnp.asarray(image, jnp.float32), jnp.asarray(vertices_clip, jnp.float32)
     faces = jnp.asarray(faces, jnp.int32)
     face_index = fragments.face_index[..., 0]
-    if resolve(implementation) == "native":
+    if resolve(implementation, "antialias") == "native":
         from facefit_kernels.antialiasing import native
 
         return native.antialias(image, vertices_clip, faces, face_index, adjacent)

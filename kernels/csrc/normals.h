@@ -1,23 +1,10 @@
 // Loops of vertex normals on the CPU: sums over adjacent triangles, made unit length, with both derivatives.
 #pragma once
 
+#include "direction.h"
 #include "rasterization.h"
 
 namespace facefit {
-
-// Squared lengths below this count as this: a zero normal stays zero and has a finite derivative.
-constexpr float kShortestNormal = 1e-20f;
-
-struct Direction {
-  float x, y, z;
-  Direction operator-(const Direction& o) const { return {x - o.x, y - o.y, z - o.z}; }
-  Direction operator+(const Direction& o) const { return {x + o.x, y + o.y, z + o.z}; }
-};
-inline Direction direction(const float* v) { return {v[0], v[1], v[2]}; }
-inline void add(float* to, const Direction& d) { to[0] += d.x, to[1] += d.y, to[2] += d.z; }
-inline Direction cross(const Direction& a, const Direction& b) {
-  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
-}
 
 // Calls each(b, part, corners) for every triangle of a part of the batch's faces.
 template <typename Faces, typename Each>
@@ -42,20 +29,6 @@ inline void normal_sums(ffi::ThreadPool& pool, int64_t B, const Vertices& v, con
     for (int j = 0; j < 3; ++j) add(to + 3 * k[j], n);
   });
   gather.add(sums);
-}
-
-// n / |n|, and its derivative (which is its own transpose) applied to d.
-inline float squared_length(const Direction& n) { return n.x * n.x + n.y * n.y + n.z * n.z; }
-inline float to_unit(float squared) { return 1 / sqrtf(squared > kShortestNormal ? squared : kShortestNormal); }
-inline Direction unit(const Direction& n) {
-  const float scale = to_unit(squared_length(n));
-  return {n.x * scale, n.y * scale, n.z * scale};
-}
-inline Direction unit_derivative(const Direction& n, const Direction& d) {
-  const float squared = squared_length(n), scale = to_unit(squared);
-  const Direction u = {n.x * scale, n.y * scale, n.z * scale};
-  const float along = squared > kShortestNormal ? u.x * d.x + u.y * d.y + u.z * d.z : 0.0f;
-  return {(d.x - along * u.x) * scale, (d.y - along * u.y) * scale, (d.z - along * u.z) * scale};
 }
 
 // vertices (V, 3), faces (F, 3) -> unit normals (V, 3), their sums before (V, 3)

@@ -14,16 +14,6 @@ using Ints = ffi::Buffer<ffi::S32>;
 using FloatResult = ffi::Result<Floats>;
 using IntResult = ffi::Result<Ints>;
 
-// The corners of face f; false where f is no face or names a vertex that does not exist.
-inline bool corners_of(const int32_t* faces, int64_t face_count, int64_t vertex_count, int64_t f,
-                       const int32_t** corners) {
-  if (f < 0 || f >= face_count) return false;
-  const int32_t* c = faces + 3 * f;
-  *corners = c;
-  auto there = [&](int32_t v) { return v >= 0 && v < vertex_count; };
-  return there(c[0]) && there(c[1]) && there(c[2]);
-}
-
 // The screen vertices (B, V) of a batch.
 template <typename Vertices>
 inline std::vector<Vertex> screen_vertices(ffi::ThreadPool& pool, const Vertices& v, int64_t B, float half_x,

@@ -220,4 +220,48 @@ FACEFIT_BOTH void crossing_vjp(const Crossing& c, float gradient, float* g_a, fl
   }
 }
 
+// A pair of neighbouring pixels that an edge crosses between. `before` and `after` are the pixels that continue the
+// line on both sides where the surface does, else the pair's own (so that the slope of the colours is zero).
+struct Pair {
+  int64_t before, first, second, after;
+  // What the pixel that the edge is in, `changed`, gains: the difference of both surfaces' colours, each a line
+  // through two pixels, over the part from the middle between the centres to the edge. `weight` is of the
+  // difference of the centres, `slope_first` and `slope_second` of the slopes; `d_` by the edge's position.
+  int64_t changed;
+  float weight, slope_first, slope_second, d_slope_first, d_slope_second;
+
+  // The gain and its derivative by the edge's position, for one channel of an image with `C` of them.
+  FACEFIT_BOTH float gain(const float* image, int64_t C, float* d_gain) const {
+    const float p = image[C * first], q = image[C * second];
+    const float slope_p = p - image[C * before], slope_q = image[C * after] - q;
+    *d_gain = (p - q) + d_slope_first * slope_p + d_slope_second * slope_q;
+    return weight * (p - q) + slope_first * slope_p + slope_second * slope_q;
+  }
+};
+
+// The pairs of one picture: clip coordinates of V vertices, edges (H, W, 2, 2).
+struct Pairs {
+  const float* clip;
+  const int32_t* edges;
+  int64_t V, H, W;
+
+  FACEFIT_BOTH const int32_t* ends(int64_t x, int64_t y, int down) const { return edges + 4 * (y * W + x) + 2 * down; }
+};
+
+// The pair of the pixel (x, y) and the next one to the right or below; false where no edge crosses between them.
+FACEFIT_BOTH bool pair_at(const Pairs& pairs, int64_t x, int64_t y, int down, Crossing* c, Pair* pair) {
+  const int64_t H = pairs.H, W = pairs.W, V = pairs.V;
+  const int64_t at = y * W + x, step = down ? W : 1, place = down ? y : x, length = down ? H : W;
+  const int32_t* ends = pairs.ends(x, y, down);
+  if (ends[0] < 0 || ends[0] >= V || ends[1] < 0 || ends[1] >= V || place + 1 >= length) return false;
+  if (!crossing_at(pairs.clip + 4 * ends[0], pairs.clip + 4 * ends[1], x + 0.5f, y + 0.5f, down, 0.5f * W, 0.5f * H, c))
+    return false;
+  const bool continues = place > 0 && ends[-4 * step] == kContinuous;
+  const bool goes_on = place + 2 < length && ends[4 * step] == kContinuous;
+  const float t = c->position, square = 0.5f * (t * t - 0.25f);
+  *pair = {continues ? at - step : at, at, at + step, at + (goes_on ? 2 : 1) * step, t > 0.5f ? at + step : at,
+           t - 0.5f, square, (t - 0.5f) - square, t, 1 - t};
+  return true;
+}
+
 }  // namespace facefit

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #if defined(__SSE2__) && !defined(__CUDACC__)
 #include <emmintrin.h>
@@ -22,6 +23,15 @@ namespace facefit {
 struct Vertex {
   float x, y, z, w;
 };
+
+// The corners of face f; false where f is no face or names a vertex that does not exist.
+FACEFIT_BOTH bool corners_of(const int32_t* faces, int64_t face_count, int64_t vertex_count, int64_t f,
+                             const int32_t** corners) {
+  if (f < 0 || f >= face_count) return false;
+  const int32_t* c = faces + 3 * f;
+  *corners = c;
+  return c[0] >= 0 && c[0] < vertex_count && c[1] >= 0 && c[1] < vertex_count && c[2] >= 0 && c[2] < vertex_count;
+}
 
 FACEFIT_BOTH Vertex screen_vertex(const float* clip, float half_width, float half_height) {
   const float x = clip[0], y = clip[1], z = clip[2], w = clip[3];

@@ -53,7 +53,7 @@ def draw(
         raise ValueError(f"draw: samples must be at least 1, got {samples}")
     size = (int(size[0]), int(size[1]))
     adjacent = jnp.asarray(adjacent, jnp.int32)
-    if resolve(implementation) == "native":
+    if resolve(implementation, "draw") == "native":
         from facefit_kernels.drawing import native
 
         picture = native.draw(vertices_clip, attributes, faces, adjacent, size, samples)

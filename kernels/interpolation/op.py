@@ -27,7 +27,7 @@ def interpolate(
         raise ValueError(
             f"interpolate: attributes must be (V, C), got {attributes.shape}; add a channel axis"
         )
-    if resolve(implementation) == "native":
+    if resolve(implementation, "interpolate") == "native":
         from facefit_kernels.interpolation import native
 
         return native.interpolate(attributes, faces, fragments)

@@ -24,7 +24,7 @@ def vertex_normals(
         )
     if faces.ndim != 2 or faces.shape[-1] != 3:
         raise ValueError(f"vertex_normals: faces must be (F, 3), got {faces.shape}")
-    if resolve(implementation) == "native":
+    if resolve(implementation, "vertex_normals") == "native":
         from facefit_kernels.normals import native
 
         return native.vertex_normals(vertices, faces)

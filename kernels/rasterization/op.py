@@ -44,12 +44,14 @@ def rasterize(
     business of `antialias`, or of `soft_blend`. Batched by `vmap`, in one call where only `vertices_clip` is
     batched.
 
-    implementation: "native" (C++, all cores), "reference" (plain JAX), or None for the best that works here.
+    implementation: "native" (C++ on all cores, or CUDA), "reference" (plain JAX), or None for the best that
+    works here.
     Raises ValueError for values that are not supported.
     """
     vertices_clip, faces = jnp.asarray(vertices_clip, jnp.float32), jnp.asarray(faces, jnp.int32)
     size, fragments, blur = checked(vertices_clip, faces, size, fragments, blur, "rasterize")
-    if resolve(implementation) == "native":
+    operation = "rasterize" if fragments == 1 and blur == 0 else "fragments"
+    if resolve(implementation, operation) == "native":
         from facefit_kernels.rasterization import native
 
         return native.rasterize(vertices_clip, faces, size, fragments, blur)

@@ -68,7 +68,7 @@ def soft_blend(
     picture = (*shape[:2], values.shape[-1])
     if background.shape not in (picture, picture[2:]):
         raise ValueError(f"soft_blend: background must be {picture[2:]} or {picture}, got {background.shape}")
-    if resolve(implementation) == "native":
+    if resolve(implementation, "soft_blend") == "native":
         from facefit_kernels.softening.native import soft_blend as blend
     else:
         blend = reference.soft_blend
@@ -121,7 +121,7 @@ def soft_render(
         raise ValueError(
             f"soft_render: background must be {picture[2:]} or {picture}, got {background.shape}"
         )
-    if resolve(implementation) == "native":
+    if resolve(implementation, "soft_render") == "native":
         from facefit_kernels.softening.native import soft_render as render
     else:
         render = reference.soft_render

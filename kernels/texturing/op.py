@@ -51,7 +51,7 @@ def texture(
         level = jnp.where(jnp.isfinite(level), level, 0.0).reshape(-1)
     coordinates = jnp.where(jnp.isfinite(coordinates), coordinates, 0.0).reshape(-1, 2)
     pyramid = reference.pyramid_of(picture, len(sizes))
-    if resolve(implementation) == "native":
+    if resolve(implementation, "texture") == "native":
         from facefit_kernels.texturing.native import texture as sample
     else:
         sample = reference.texture
