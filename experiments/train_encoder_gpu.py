@@ -5,8 +5,8 @@
 
 The pictures lie in the device's memory and are cut, coloured and spoiled there: all cores make data, and one
 GPU trains on what there is. Every term is supervised, since the truth of synthetic faces is known; the light
-and skin of real photographs are for `experiments.train_encoder cpu --start encoder.npz` to add. Time and not a
-number of steps ends it, and new faces come when they are ready: two runs give like networks, not the same.
+and skin of real photographs are for `experiments.train_encoder cpu --start encoder.npz` to add. Time and not
+a number of steps ends it, and new faces come when ready: two runs give like networks, not the same.
 With jaxlib 0.11.2 set XLA_FLAGS=--xla_gpu_enable_triton_gemm=false: its Triton fusion fails on the step.
 """
 
