@@ -43,7 +43,7 @@ class Config:
         clip: of the gradient's global norm.
         bfloat16: compute the backbone in half precision; for GPUs and TPUs.
         identity_feature: use the identity feature's loss (needs `facefit[train]`).
-        photometric, ..., albedo: see `facefit.encoder.losses.Weights`.
+        photometric, ..., lighting: see `facefit.encoder.losses.Weights`.
         first_landmarks: weight of the landmarks in the first steps. Before the network knows poses their
             gradient is a hundred times that of the shape, and would have the shape explain the pose.
         seed: of the first parameters and the data's order.
@@ -78,6 +78,7 @@ class Config:
     neutral: float = 0.5
     geometry: float = 0.25
     albedo: float = 5.0
+    lighting: float = 0.0
     seed: int = 0
     evaluate: int = 250
     held_out: int = 128

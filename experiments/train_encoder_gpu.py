@@ -1,7 +1,7 @@
 """Trains the small encoder on one GPU from synthetic faces, while they are being made:
 
     facefit synth -o DATA --count 200000 --per-person 2 --workers 14 &
-    python -m experiments.train_encoder_gpu DATA -o encoder.npz --minutes 7
+    python -m experiments.train_encoder_gpu DATA -o encoder.npz --minutes 5.4
 
 The pictures lie in the device's memory and are cut, coloured and spoiled there: all cores make data, and one
 GPU trains on what there is. Every term is supervised, since the truth of synthetic faces is known; the light
@@ -30,16 +30,20 @@ from flax import nnx
 
 from facefit import cache
 from facefit.encoder import dataset
-from facefit.encoder.batch import Batch
-from facefit.encoder.coefficients import coefficients
 from facefit.encoder.device_augmentation import Stored, augmented_batch, plain_batch
 from facefit.encoder.landmarks import ibug_points
-from facefit.encoder.losses import Weights, lighting_loss, supervised_terms, weak_terms, weigh
+from facefit.encoder.losses import Weights
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.surface import encoder_surface
-from facefit.encoder.training import split
+from facefit.encoder.training import (
+    TrainState,
+    make_predict,
+    make_step,
+    optimizer,
+    split,
+    start_state,
+)
 from facefit.encoder.weights import TrainedEncoder, save_encoder
-from facefit.energy.geometry import quadratic_loss
 from facefit.errors import FacefitError, InputError
 from facefit.model import find_model
 from facefit.photo.face_crop import face_square
@@ -49,9 +53,8 @@ _FEW = 600  # photographs without which training does not begin
 _JUDGED = 16  # held-out photographs that are looked at together
 _PARTS = 50  # of the data set, read at a time
 _WARM_UP = 0.02  # of the time, in which the learning rate rises
-_WEIGHTS = Weights(landmarks=1.6e-3, exposure=0.0, neutral=0.5, geometry=0.25, albedo=5.0)
-_LIGHTING = 0.5
-_KEPT = 0.999  # of the average of parameters, a step
+_WEIGHTS = Weights(neutral=0.5, geometry=0.25, albedo=5.0, lighting=0.5)
+_AVERAGED = 1000.0  # steps that the average of the parameters is over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Reader:
     """What a data set, finished or in the making, has had so far; `fresh` gives what came since."""
 
     def __init__(self, folder: Path):
-        self._folder, self._known = folder, set()
+        self._folder, self._known = folder, set()  # numbers of samples
 
     @property
     def finished(self) -> bool:
@@ -94,22 +97,20 @@ class Reader:
 
     def fresh(self, parts: int) -> dict[str, np.ndarray] | None:
         """Photographs of at most so many more parts with their labels; None where none came."""
+        wanted = (*_LABELS, "split")
         if self.finished:
-            if self._known:
-                return None
-            self._known.add("all")
             data = dataset.read_dataset(self._folder)
-            arrays = {name: data.truth.get(name, getattr(data, name, None)) for name in (*_LABELS, "split")}
-            numbers = range(len(data.split))
+            numbers = [k for k in range(len(data.split)) if k not in self._known]
+            arrays = {name: data.truth.get(name, getattr(data, name, None))[numbers] for name in wanted}
         else:
             names = sorted(path.stem for path in (self._folder / "parts").glob("*.npz"))
-            new = [name for name in names if name not in self._known][:parts]
-            if not new:
-                return None
-            self._known.update(new)
+            new = [name for name in names if int(name) not in self._known][:parts]
             rows = [dataset.read_part(self._folder, name) for name in new]
-            numbers = [int(name) + k for name, part in zip(new, rows) for k in range(len(part["subject"]))]
-            arrays = {name: np.concatenate([part[name] for part in rows]) for name in (*_LABELS, "split")}
+            numbers = [int(name) + k for name, part in zip(new, rows) for k in range(len(part["split"]))]
+            arrays = {name: np.concatenate([part[name] for part in rows]) for name in wanted if rows}
+        if not numbers:
+            return None
+        self._known.update(numbers)
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             images = pool.map(lambda number: dataset.read_sample(self._folder, number)[0], numbers)
             arrays["image"] = np.stack(list(images))
@@ -161,41 +162,19 @@ def train(arguments: Arguments) -> dict[str, float]:
     surface = encoder_surface(model)
     half = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
     encoder = make_encoder(model, arguments.seed, "small+landmarks", arguments.size, half)
-    graph, parameters, statistics = split(encoder)
-    adam = optax.chain(optax.clip_by_global_norm(5.0), optax.scale_by_adam())
+    graph, size = split(encoder)[0], arguments.size
+    adam = optax.inject_hyperparams(optimizer, static_args="clip")(schedule=0.0, clip=5.0)
+    learn = make_step(graph, adam, size, rendering=False, averaged=_AVERAGED)
+    predict = make_predict(graph)
+    draw_batch = jax.jit(augmented_batch, static_argnames=("batch", "size"))
+    cut = jax.jit(plain_batch, static_argnames="size")
 
-    def loss(parameters, statistics, batch: Batch):
-        network = nnx.merge(graph, parameters, statistics, copy=True)
-        found = coefficients(network(batch.image, batch.dense, train=True)[0], surface.start)
-        terms = weak_terms(surface, found, batch, arguments.size) | supervised_terms(surface, found, batch)
-        light = lighting_loss(found.lighting, batch.lighting)
-        return weigh(terms, _WEIGHTS) + _LIGHTING * light, (terms | {"lighting": light}, split(network)[2])
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, stored: Stored, count, number, rate):
-        parameters, average, statistics, moments = state
-        key = jax.random.fold_in(jax.random.key(arguments.seed), number)
-        batch = augmented_batch(stored, count, key, arguments.batch, arguments.size)
-        (_, (terms, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            parameters, statistics, batch
-        )
-        updates, moments = adam.update(gradient, moments, parameters)
-        parameters = jax.tree.map(lambda p, u: p - rate * u, parameters, updates)
-        kept = jnp.minimum(_KEPT, (1.0 + number) / (10.0 + number))
-        average = jax.tree.map(lambda a, p: kept * a + (1.0 - kept) * p, average, parameters)
-        return (parameters, average, statistics, moments), terms
-
-    @jax.jit
-    def judge(average, statistics, stored: Stored, rows):
-        batch = plain_batch(stored, rows, arguments.size)
-        network = nnx.merge(graph, average, statistics)
-        found = coefficients(network(batch.image, batch.dense)[0], surface.start)
-        known, metric = jnp.ones(1), surface.identity_metric
-        error = [
-            jax.vmap(lambda d: jnp.sqrt(quadratic_loss(d[None], metric, known)))(difference)
-            for difference in (found.identity - batch.identity, batch.identity)
-        ]
-        return jnp.stack(error, 1)
+    def errors(state: TrainState, stored: Stored, rows: np.ndarray) -> np.ndarray:
+        """Root mean squared errors of frontal faces, mm: the predicted one's and the mean face's, (B, 2)."""
+        batch = cut(stored, rows, size)
+        found = predict(state, surface, batch.image, batch.dense)
+        both = np.stack([found.identity - batch.identity, batch.identity], 1)
+        return np.sqrt(np.einsum("bki,ij,bkj->bk", both, np.asarray(surface.identity_metric), both))
 
     reader, seen, held = Reader(arguments.data), Memory(arguments.capacity), Memory(arguments.held_out)
 
@@ -211,8 +190,7 @@ def train(arguments: Arguments) -> dict[str, float]:
         if not read(_PARTS) and finished:
             raise InputError(f"{arguments.data}: too few photographs to train on. Make some thousands.")
         time.sleep(0.2)
-    average = jax.tree.map(jnp.copy, parameters)
-    state = (parameters, average, statistics, adam.init(parameters))
+    state, key = start_state(encoder, adam), jax.random.key(arguments.seed)
     number, figures, shown = 0, {}, 0.0
     began = looked = time.monotonic()
     end = 60.0 * arguments.minutes
@@ -220,32 +198,37 @@ def train(arguments: Arguments) -> dict[str, float]:
         share = spent / end
         rate = arguments.rate * min(1.0, share / _WARM_UP) * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-6
         for _ in range(20):
-            state, terms = step(state, seen.stored, np.int32(seen.count), np.int32(number), np.float32(rate))
+            one = jax.random.fold_in(key, number)
+            batch = draw_batch(seen.stored, np.int32(seen.count), one, arguments.batch, size)
+            paced = state.optimizer._replace(hyperparams={"schedule": jnp.float32(rate)})
+            state, report = learn(state.replace(optimizer=paced), surface, _WEIGHTS, batch)
             number += 1
-        jax.block_until_ready(terms)
+        jax.block_until_ready(report)
         if time.monotonic() - looked > 2.0:
             read(_PARTS)
             looked = time.monotonic()
         if spent - shown > end / 40:
             shown = spent
-            figures = _held_out(judge, state, held) | {name: float(v) for name, v in terms.items()}
+            figures = _held_out(errors, state, held) | {k: float(v) for k, v in report.terms.items()}
             line = {"seconds": spent, "step": number, "photographs": seen.count} | figures
             print(json.dumps({name: round(value, 4) for name, value in line.items()}), flush=True)
-    figures = _held_out(judge, state, held)
-    trained = nnx.merge(split(make_encoder(model, 0, "small+landmarks", arguments.size))[0], *state[1:3])
+    figures = _held_out(errors, state, held)
+    trained = nnx.merge(
+        split(make_encoder(model, 0, "small+landmarks", size))[0], state.average, state.statistics
+    )
     facts = (
         f"Trained on {seen.count} synthetic photographs, {number} steps of {arguments.batch}; on persons not "
         f"seen {100 * figures['improvement']:.0f} % nearer to the truth than the mean face."
     )
-    save_encoder(TrainedEncoder(trained, None, arguments.size, model.name, facts), arguments.output)
+    save_encoder(TrainedEncoder(trained, None, size, model.name, facts), arguments.output)
     print(facts)
     return figures
 
 
-def _held_out(judge, state, held: Memory) -> dict[str, float]:
-    """Root mean squared error of the frontal face on persons not trained on, mm, and of the mean face."""
+def _held_out(errors, state: TrainState, held: Memory) -> dict[str, float]:
+    """The means of `errors` over persons not trained on."""
     blocks = [
-        np.asarray(judge(state[1], state[2], held.stored, np.arange(first, first + _JUDGED)))
+        errors(state, held.stored, np.arange(first, first + _JUDGED))
         for first in range(0, held.count - _JUDGED + 1, _JUDGED)
     ]
     error, of_mean = np.concatenate(blocks).mean(0).tolist()

@@ -7,36 +7,7 @@ import functools
 
 import jax
 
-_FUNCTIONS = (
-    "rasterize",
-    "surface_forward",
-    "surface_backward",
-    "fragments",
-    "fragments_backward",
-    "interpolate",
-    "interpolate_forward",
-    "interpolate_backward",
-    "neighbors",
-    "crossings",
-    "blend",
-    "blend_forward",
-    "blend_backward",
-    "soft_blend",
-    "soft_blend_backward",
-    "soft_render",
-    "soft_render_backward",
-    "texture",
-    "texture_backward",
-    "draw",
-    "draw_forward",
-    "draw_backward",
-    "normals",
-    "normals_forward",
-    "normals_backward",
-)
-
-
-# What the CUDA library has of these.
+# What both libraries have, and what only the one for the CPU has.
 CUDA_FUNCTIONS = (
     "rasterize",
     "surface_forward",
@@ -55,6 +26,17 @@ CUDA_FUNCTIONS = (
     "normals",
     "normals_forward",
     "normals_backward",
+)
+_FUNCTIONS = (
+    *CUDA_FUNCTIONS,
+    "fragments",
+    "fragments_backward",
+    "soft_blend",
+    "soft_blend_backward",
+    "soft_render",
+    "soft_render_backward",
+    "texture",
+    "texture_backward",
 )
 
 

@@ -34,8 +34,9 @@ CUDA_FLAGS = (
     "--fmad=false",
     "--ftz=true",
     "--threads=0",
+    "--diag-suppress=940,2473",
+    "--expt-relaxed-constexpr",
 )
-CUDA_FLAGS += ("--diag-suppress=940,2473", "--expt-relaxed-constexpr")
 _CUDA_CODE = ("arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_75,code=compute_75")
 
 
@@ -61,12 +62,14 @@ def cuda_compiler() -> str | None:
     """Path of nvcc: on the PATH, in $CUDA_HOME or of the PyPI package `nvidia-cuda-nvcc`; None where there
     is none.
     """
+    on_path = shutil.which("nvcc")
+    if on_path:
+        return on_path
     homes = [Path(os.environ["CUDA_HOME"])] if os.environ.get("CUDA_HOME") else []
     spec = importlib.util.find_spec("nvidia")
     packages = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     homes += [place / name for place in packages for name in ("cu13", "cuda_nvcc")]
-    found = [str(path) for home in homes if (path := home / "bin" / "nvcc").is_file()]
-    return next(iter([on_path] if (on_path := shutil.which("nvcc")) else found), None)
+    return next((str(path) for home in homes if (path := home / "bin" / "nvcc").is_file()), None)
 
 
 def build(output: Path = LIBRARY) -> str:
@@ -91,14 +94,10 @@ def build_cuda(output: Path = CUDA_LIBRARY) -> str:
         return f"CUDA kernels not built: {why_not}"
     wanted = os.environ.get("FACEFIT_CUDA_ARCHITECTURES")
     codes = [f"arch=compute_{a},code=sm_{a}" for a in wanted.split()] if wanted else _CUDA_CODE
-    root = (
-        Path(command).resolve().parent.parent
-    )  # the PyPI package does not tell nvcc where its own files are
-    own = (
-        [f"-I{root / 'include'}", f"-L{root / 'lib'}"]
-        if (root / "include" / "cuda_runtime.h").is_file()
-        else []
-    )
+    # The PyPI package does not tell nvcc where its own files are.
+    root = Path(command).resolve().parent.parent
+    there = (root / "include" / "cuda_runtime.h").is_file()
+    own = [f"-I{root / 'include'}", f"-L{root / 'lib'}"] if there else []
     command_line = [command, *CUDA_FLAGS, *(f"-gencode={code}" for code in codes), *own]
     return f"CUDA kernels {_compile(command_line, CUDA_SOURCE, output)}"
 

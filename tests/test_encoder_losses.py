@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from facefit.color import linear_to_srgb, linear_to_srgb_unclipped
-from facefit.encoder.losses import Weights, weigh
+from facefit.encoder.losses import LIGHTING_METRIC, Weights, weigh
 from facefit.energy.geometry import color_metric, quadratic_loss, shape_metric, similarity_directions
 from facefit.energy.landmarks import landmark_loss
 from facefit.energy.photometric import photometric_loss
 from facefit.energy.priors import coefficient_loss, exposure_loss, light_color_loss, reflectance_loss
 from facefit.metrics import similarity
+from facefit.render.lighting import irradiance
+from facefit.synthesis.lights import sphere
 
 
 def test_photometric_loss_is_the_weighted_mean_distance_over_the_whole_batch():
@@ -137,3 +139,11 @@ def test_default_weights_are_the_papers():
         jnp.ones(()),
     )
     assert float(weigh(terms, Weights())) == pytest.approx(1.92 + 1.6e-3 + 0.2 + 3e-4 + 10 + 5, rel=1e-6)
+
+
+def test_the_lighting_metric_is_the_mean_square_of_what_white_spheres_reflect():
+    difference = np.random.default_rng(0).normal(size=(9, 3))
+    reflected = irradiance(jnp.asarray(sphere(4000)), jnp.asarray(difference))
+    direct = float(jnp.mean(jnp.sum(reflected**2, -1)))
+    loss = quadratic_loss(jnp.asarray(difference.reshape(1, 27)), LIGHTING_METRIC, jnp.ones(1))
+    assert float(loss) == pytest.approx(direct, rel=1e-2)  # 4000 directions

@@ -2,21 +2,27 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_model import tiny_model
 
 from facefit.encoder import dataset, synthetic_data
 from facefit.encoder.augmentation import MIRRORED68, NONE, TRAINING, Augmentation, augment
-from facefit.encoder.landmarks import _weights
+from facefit.encoder.detection import dense_points
+from facefit.encoder.device_augmentation import Stored, augmented_batch, plain_batch
+from facefit.encoder.landmarks import _weights, ibug_points
 from facefit.encoder.pipeline import evaluation_batches, image_set_batches, training_batches
 from facefit.encoder.synthetic_data import SynthesisSettings, synthesize
 from facefit.errors import InputError
 from facefit.model.npz import save_model
-from facefit.photo.face_crop import FACE_SHARE, NETWORK_SHARE
+from facefit.photo import read_photograph
+from facefit.photo.face_crop import FACE_SHARE, NETWORK_SHARE, face_square
 
+SAMPLE = Path(__file__).resolve().parent.parent / "facefit" / "data" / "astronaut.jpg"
 S, P = 64, 48
 COUNT = 66  # more than one part
 MISSED = 2  # of each part, by the detector
@@ -232,6 +238,57 @@ def test_every_augmentation_stays_a_picture():
         assert made.image.shape == (P, P, 3) and made.image.dtype == np.float32
         assert np.isfinite(made.image).all() and made.image.min() >= 0 and made.image.max() <= 1
         assert made.skin.dtype == np.float32 and made.skin.min() >= 0 and made.skin.max() <= 1
+
+
+def test_the_device_cuts_the_crops_that_the_host_cuts(labelled):
+    data = dataset.read_dataset(labelled)
+    rows = np.flatnonzero(data.split == dataset.TRAIN)[:3]
+    read = [dataset.read_sample(labelled, int(row)) for row in rows]
+    squares = [face_square(ibug_points(data.dense[row])) for row in rows]
+    labels = {name: data.truth[name][rows] for name in ("identity", "expression", "albedo", "lighting")}
+    stored = Stored(
+        image=np.stack([image for image, _ in read]),
+        square=np.array([(*center, side) for center, side in squares], np.float32),
+        landmarks=data.landmarks[rows],
+        dense=data.dense[rows],
+        **labels,
+    )
+    made = plain_batch(jax.tree.map(jnp.asarray, stored), jnp.arange(3), P)
+    for k, (image, skin) in enumerate(read):
+        points = stored.landmarks[k], stored.dense[k]
+        wanted = augment(np.random.default_rng(0), image, skin, *points, P, NONE, labelled=True)
+        # OpenCV rounds sampling positions to 1/32 of a pixel, and colours to bytes.
+        assert np.abs(made.image[k] - wanted.image).max() < 0.06
+        assert np.allclose(made.landmarks[k], wanted.landmarks, atol=1e-3)
+        assert np.allclose(made.dense[k], wanted.dense, atol=1e-3)
+
+
+def test_augmentation_on_the_device_stays_a_picture_and_tells_its_light(labelled):
+    data = dataset.read_dataset(labelled)
+    count = 4
+    grey = jnp.full((count, S, S, 3), 100, jnp.uint8)
+    zeros = {name: jnp.asarray(data.truth[name][:count]) for name in ("identity", "expression", "albedo")}
+    points = {"landmarks": jnp.asarray(data.landmarks[:count]), "dense": jnp.asarray(data.dense[:count])}
+    square = jnp.tile(jnp.asarray([S / 2, S / 2, S / 2]), (count, 1))
+    stored = Stored(image=grey, square=square, lighting=jnp.ones((count, 9, 3)), **points, **zeros)
+    lit = Augmentation(0, 0, 0, 0, 0.3, 0.1, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
+    made = augmented_batch(stored, jnp.int32(count), jax.random.key(0), 8, P, lit)
+    linear = ((made.image[:, 5, 5] + 0.055) / 1.055) ** 2.4
+    assert np.allclose(linear / ((100 / 255 + 0.055) / 1.055) ** 2.4, made.lighting[:, 0], rtol=1e-3)
+    always = Augmentation(blur=(1, 3), coarse=(1, 0.2), noise=(1, 0.1), jpeg=(1, 10), cover=1)
+    spoiled = augmented_batch(stored, jnp.int32(count), jax.random.key(1), 8, P, always).image
+    assert spoiled.shape == (8, P, P, 3) and np.isfinite(spoiled).all()
+    assert spoiled.min() >= 0 and spoiled.max() <= 1
+
+
+def test_the_points_found_on_a_photograph_are_those_of_its_use():
+    photograph = read_photograph(SAMPLE)
+    pixels, used = photograph.pixels, photograph.landmarks468
+    marks = ibug_points(used)
+    dense, found = dense_points([pixels, np.full_like(pixels, 128)], np.stack([marks, marks]))
+    assert found.tolist() == [True, False]
+    extent = np.ptp(marks, axis=0).max()
+    assert np.linalg.norm(dense[0, :, :2] - used[:, :2], axis=1).mean() < 0.01 * extent
 
 
 # Batches

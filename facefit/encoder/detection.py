@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from facefit.encoder.landmarks import ibug_points
+from facefit.encoder.landmarks import ibug_points, on_face
 from facefit.photo import face_mesh
 from facefit.photo.detect import MIN_SCORE
 from facefit.photo.face_mesh import Square
@@ -16,7 +16,6 @@ from facefit.photo.face_mesh import Square
 _BATCH = 30  # squares looked at together
 _FOREHEAD = 0.12  # of the 68 points' box: how far the dense points' middle lies above theirs
 _TALLER = 1.25  # side of the dense points' box over that of the 68
-_MOST_APART = 0.15  # of the face: between the points found and the true ones, on average
 
 
 def dense_points(
@@ -34,17 +33,18 @@ def dense_points(
     squares = [face_mesh.square_of(one) for one in points]
     squares += [replace(square, mirrored=True) for square in squares]
     looks, scores = face_mesh.landmarks_of([*photos, *photos], squares, _BATCH)
-    points, count = looks.reshape(2, -1, 468, 3).mean(0), len(landmarks)
-    apart = [np.linalg.norm(ibug_points(p) - m, axis=1)[17:].mean() for p, m in zip(points, landmarks)]
-    sure = np.array([face_mesh.probability(score) >= MIN_SCORE for score in scores[:count]])
-    there = np.array(apart) <= _MOST_APART * np.ptp(landmarks, axis=1).max(1)
-    return points.astype(np.float32), sure & there
+    points = looks.reshape(2, -1, 468, 3).mean(0)
+    found = [
+        face_mesh.probability(score) >= MIN_SCORE and on_face(ibug_points(dense), marks)
+        for dense, marks, score in zip(points, landmarks, scores)  # the plain looks' scores come first
+    ]
+    return points.astype(np.float32), np.array(found)
 
 
 def _first_look(landmarks: Float[np.ndarray, "68 2"]) -> Square:
     eyes = landmarks[42:48].mean(0) - landmarks[36:42].mean(0)
     down = landmarks[8] - landmarks[27]
-    angle = float(np.arctan2(eyes[1] - down[0], eyes[0] + down[1]))
+    angle = face_mesh.roll_of(eyes, down)
     low, high = landmarks.min(0), landmarks.max(0)
     side = float((high - low).max())
     up = np.array([np.sin(angle), -np.cos(angle)])

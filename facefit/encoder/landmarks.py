@@ -11,6 +11,7 @@ from facefit.model.forward import at_points
 from facefit.model.store import find_model
 
 _NEIGHBOURS = 6  # dense points that stand for one iBUG point
+MOST_APART = 0.15  # of the face: between its landmarks and the points found on it, on average
 _RIDGE = 4.0  # mm^2 a squared weight: keeps the weights of points that scatter on their own small
 
 
@@ -58,3 +59,9 @@ def ibug_points(
     if sparse is not None:
         points[17:] = 0.5 * (points[17:] + sparse[17:])
     return points.astype(np.float32)
+
+
+def on_face(found: Float[np.ndarray, "68 2"], landmarks: Float[np.ndarray, "68 2"]) -> bool:
+    """Whether points found lie on the face that has these landmarks; the jaw, which slides, is not asked."""
+    apart = np.linalg.norm(found - landmarks, axis=1)[17:].mean()
+    return bool(apart <= MOST_APART * np.ptp(landmarks, axis=0).max())

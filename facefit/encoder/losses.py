@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -23,6 +24,8 @@ from facefit.render import directions_to_camera, project, render, shade, to_came
 # Standard deviation of a camera's exposure, natural logarithm: what portraits of unknown cameras need.
 # Fitting is stricter, since it has to find the light from nothing.
 EXPOSURE_LOG_SIGMA = 0.25
+# Mean squares over the sphere, where the harmonics are orthogonal: `sh_basis`'s factors, channels summed.
+LIGHTING_METRIC = np.diag(np.repeat([1.0] + [4 / 9] * 3 + [1 / 16] * 5, 3)).astype(np.float32)
 
 
 @struct.dataclass
@@ -35,6 +38,7 @@ class Weights:
         neutral: of the known faces without expression, per mm^2; 0 in the paper, which knows no truth.
         geometry: the same with expression.
         albedo: of the known albedo, per unit of squared linear RGB.
+        lighting: of the light that white surfaces of all directions are known to reflect, the same unit.
     """
 
     photometric: float = 1.92
@@ -47,6 +51,7 @@ class Weights:
     neutral: float = 0.0
     geometry: float = 0.0
     albedo: float = 0.0
+    lighting: float = 0.0
 
 
 @struct.dataclass
@@ -108,21 +113,14 @@ def supervised_terms(
     """The terms of samples whose truth is known."""
     known = batch.labelled.astype(jnp.float32)
     identity = found.identity - batch.identity
+    light = found.lighting - batch.lighting
     both = jnp.concatenate([identity, found.expression - batch.expression], -1)
     return {
         "neutral": quadratic_loss(identity, surface.identity_metric, known),
         "geometry": quadratic_loss(both, surface.geometry_metric, known),
         "albedo": quadratic_loss(found.albedo - batch.albedo, surface.albedo_metric, known),
+        "lighting": quadratic_loss(light.reshape(len(light), -1), LIGHTING_METRIC, known),
     }
-
-
-def lighting_loss(lighting: Float[Array, "B 9 3"], known: Float[Array, "B 9 3"]) -> Float[Array, ""]:
-    """Mean squared error of what white surfaces of all directions reflect, summed over the channels.
-
-    The harmonics are orthogonal over the sphere, and each row of the matrices counts as `sh_basis` scales it.
-    """
-    share = jnp.asarray([1.0] + [4 / 9] * 3 + [1 / 16] * 5)
-    return jnp.mean(jnp.sum(share[:, None] * (lighting - known) ** 2, (-1, -2)))
 
 
 def drawn_terms(

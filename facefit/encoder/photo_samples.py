@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facefit.encoder.landmarks import ibug_points
+from facefit.encoder.landmarks import MOST_APART, ibug_points, on_face
 from facefit.encoder.photo_sources import Source
 from facefit.errors import InputError, PhotoError
 from facefit.photo import Photograph, read_photograph, skin_weight
@@ -24,7 +24,6 @@ _LEAST_SCORE = 0.8  # of the detector, without landmarks of the data set's own
 # Gaussian blur of 2 px at that size 0.036 to 0.066, video stills 0.06 to 0.4.
 _LEAST_SHARPNESS = 0.045
 _LEAST_INSIDE = 0.8  # of the network's crop that must lie inside the photograph
-_MOST_APART = 0.15  # of the face: between the data set's landmarks and the detector's, on average
 _HIDDEN_JAW = 0.25  # weight of jaw points on the far side of a turned head
 _JAW_SLIDES = 0.05  # of the face: how far a jaw point may lie from the surface's and still half count
 _WIDEN = 1.08  # the outline of the dense points, which bounds what may be skin of this face
@@ -100,7 +99,7 @@ def _landmarks(source: Source) -> tuple[Photograph, Float[np.ndarray, "68 2"], F
         if given is None:
             return photograph, found, _trust(found, found)
         apart = np.linalg.norm(given - found, axis=1)[source.known]
-        if np.median(apart) > _MOST_APART * np.ptp(found, axis=0).max():
+        if np.median(apart) > MOST_APART * np.ptp(found, axis=0).max():
             raise PhotoError("the face found is not the one that its landmarks mean, or they are far off")
         weight = np.where(source.known, 1.0, 0.5 * _trust(found, found))
         return (
@@ -112,7 +111,7 @@ def _landmarks(source: Source) -> tuple[Photograph, Float[np.ndarray, "68 2"], F
     if photograph.landmarks468 is None:
         raise PhotoError("no face is seen where its landmarks are")
     surface = ibug_points(photograph.landmarks468)
-    if np.linalg.norm(given - surface, axis=1)[17:].mean() > _MOST_APART * np.ptp(given, axis=0).max():
+    if not on_face(surface, given):
         raise PhotoError("its landmarks do not lie on the face that the detector sees there")
     return photograph, given.astype(np.float32), _trust(given, surface)
 

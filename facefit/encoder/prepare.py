@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import csv
 import dataclasses
 import functools
 import hashlib
 import io
-import multiprocessing
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from facefit import cache
 from facefit.encoder import dataset
 from facefit.encoder.photo_samples import photo_sample
 from facefit.encoder.photo_sources import Grouping, Source, find_sources
+from facefit.encoder.workers import in_processes
 from facefit.errors import FacefitError, InputError, PhotoError
 from facefit.model.atomic import write_text
 
@@ -86,27 +85,17 @@ def prepare(
     done = len(sources) - sum(len(sources[first : first + _PART]) for first in missing)
     (output / "parts" / "images").mkdir(exist_ok=True)
     (output / "parts" / "skin").mkdir(exist_ok=True)
-    for count in _work(output, settings, sources, missing, workers):
+    tasks = [(first, sources[first : first + _PART]) for first in missing]
+    for count in in_processes(functools.partial(_prepare_part, output, settings), tasks, workers):
         done += count
         show(f"preparing {len(sources)} photographs", done / len(sources))
     return _finish(output, settings, sources, parts, rejected)
 
 
-def _work(output, settings, sources, missing: list[int], workers: int) -> Iterator[int]:
-    tasks = [(first, sources[first : first + _PART]) for first in missing]
-    task = functools.partial(_prepare_part, output, settings)
-    if workers < 2 or len(tasks) < 2:
-        yield from (task(*arguments) for arguments in tasks)
-        return
-    # Spawned, as a fork of a process that runs JAX's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(tasks)), context) as pool:
-        yield from pool.map(task, *zip(*tasks, strict=True))
-
-
-def _prepare_part(output: Path, settings: PrepareSettings, first: int, sources: list[Source]) -> int:
-    """Prepares `sources`, of which the first has number `first`; returns how many they are."""
+def _prepare_part(output: Path, settings: PrepareSettings, part: tuple[int, list[Source]]) -> int:
+    """Prepares sources, given with the number of the first; returns how many they are."""
     cache.enable()
+    first, sources = part
     rows = []
     for number, source in enumerate(sources, first):
         landmarks, weight = np.zeros((68, 2), np.float32), np.zeros(68, np.float32)

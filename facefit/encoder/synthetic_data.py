@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ import numpy as np
 from facefit import cache
 from facefit.encoder import dataset
 from facefit.encoder.detection import dense_points
+from facefit.encoder.workers import in_processes
 from facefit.errors import InputError
 from facefit.model.store import find_model
 from facefit.photo.face_crop import CROP_FOCAL, NETWORK_SHARE
@@ -61,7 +59,8 @@ def synthesize(
     parts = range(0, settings.count, _PART)
     missing = [first for first in parts if dataset.read_part(folder, f"{first:06d}") is None]
     made, before = (0, settings.count - sum(min(_PART, settings.count - first) for first in missing))
-    for first, rows in zip(missing, _work(folder, settings, missing, workers)):
+    task = functools.partial(_make_part, folder, settings)
+    for first, rows in zip(missing, in_processes(task, missing, workers)):
         images = [dataset.read_sample(folder, first + k)[0] for k in range(len(rows["subject"]))]
         rows["dense"], found = dense_points(images, rows["landmarks"])
         rows["split"] = np.where(found, rows["split"], dataset.UNSEEN).astype(np.int8)
@@ -83,30 +82,6 @@ def synthesize(
     }
     dataset.finish(folder, facts, arrays)
     return made
-
-
-def _work(
-    folder: Path, settings: SynthesisSettings, missing: list[int], workers: int
-) -> Iterator[dict[str, np.ndarray]]:
-    task = functools.partial(_make_part, folder, settings)
-    if workers < 2 or len(missing) < 2:
-        yield from map(task, missing)
-        return
-    # Spawned, as a fork of a process that runs JAX's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    # Workers draw on the processor, also where this process has a GPU: they would fight over its memory. They
-    # start at the first task, and JAX reads its platform when it is imported.
-    platforms = os.environ.get("JAX_PLATFORMS")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context) as pool:
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        try:
-            parts = pool.map(task, missing)
-        finally:
-            if platforms is None:
-                del os.environ["JAX_PLATFORMS"]
-            else:
-                os.environ["JAX_PLATFORMS"] = platforms
-        yield from parts
 
 
 @functools.lru_cache(maxsize=1)

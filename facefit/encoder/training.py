@@ -82,11 +82,11 @@ def start_state(encoder: Encoder, adam: optax.GradientTransformation) -> TrainSt
     return TrainState(jnp.zeros((), jnp.int32), parameters, average, statistics, adam.init(parameters))
 
 
-def _averaged(average: nnx.State, parameters: nnx.State, step: Int[Array, ""]) -> nnx.State:
-    """The exponential average over about `AVERAGED` steps, or over a tenth of those made where they are
+def _averaged(average: nnx.State, parameters: nnx.State, step: Int[Array, ""], over: float) -> nnx.State:
+    """The exponential average over about `over` steps, or over a tenth of those made where they are
     fewer.
     """
-    kept = jnp.minimum(1.0 - 1.0 / AVERAGED, (1.0 + step) / (10.0 + step))
+    kept = jnp.minimum(1.0 - 1.0 / over, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda a, b: kept * a + (1.0 - kept) * b, average, parameters)
 
 
@@ -134,6 +134,7 @@ def make_step(
     rendering: bool,
     mesh: Mesh | None = None,
     identity_feature: Callable | None = None,
+    averaged: float = AVERAGED,
 ) -> Callable[[TrainState, EncoderSurface, Weights, Batch], tuple[TrainState, Report]]:
     """The compiled step.
 
@@ -144,6 +145,7 @@ def make_step(
         rendering: whether the terms that compare pictures take part; without them a step is much cheaper.
         mesh: devices to draw on; None is one.
         identity_feature: see `drawn_terms`.
+        averaged: steps that the average of the parameters is over.
     """
 
     def loss(parameters, statistics, surface: EncoderSurface, weights: Weights, batch: Batch):
@@ -165,7 +167,7 @@ def make_step(
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, moments = adam.update(gradient, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        average = _averaged(state.average, parameters, state.step)
+        average = _averaged(state.average, parameters, state.step, averaged)
         new = TrainState(state.step + 1, parameters, average, statistics, moments)
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         return kept, Report(terms, total, norm, finite)

@@ -92,13 +92,17 @@ def landmarks_of(
 
 
 def roll(points: Float[np.ndarray, "468 3"]) -> float:
-    """How far a face is turned in the picture, radians, clockwise as seen, 0 upright.
+    """How far a face is turned in the picture, radians, clockwise as seen, 0 upright."""
+    eyes = points[LEFT_EYE, :2] - points[RIGHT_EYE, :2]
+    return roll_of(eyes, points[CHIN, :2] - points[FOREHEAD, :2])
+
+
+def roll_of(eyes: Float[np.ndarray, "2"], down: Float[np.ndarray, "2"]) -> float:
+    """As `roll`, from the line from the subject's right eye to the left one and the line down the face.
 
     The line of the eyes and the line from forehead to chin vote with their lengths in the picture: the first
     vanishes in a profile, the second in a face seen from above or below.
     """
-    eyes = points[LEFT_EYE, :2] - points[RIGHT_EYE, :2]
-    down = points[CHIN, :2] - points[FOREHEAD, :2]
     return float(np.arctan2(eyes[1] - down[0], eyes[0] + down[1]))
 
 
