@@ -46,7 +46,8 @@ class Settings:
         run: folder of this run; what it holds already is kept.
         kit: the evaluation kit.
         model: name or file of the face model.
-        preset: of the fit; "mean" scores the model's mean face, which every fit of geometry has to beat.
+        preset: of the fit; "mean" scores the model's mean face, which every fit of geometry has to beat;
+            "encoder" what the embedded encoder predicts, without a fit.
         only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case,
             a landmark group or a photograph's name. Several are joined by "or"; none is geometry and
             landmarks.
@@ -166,6 +167,7 @@ def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> 
     Raises:
         PhotoError: none of the photographs is usable.
     """
+    from facefit.cli.predict import predicted_fit
     from facefit.fit.subject import fit_subject
 
     photographs, failures = [], []
@@ -176,7 +178,10 @@ def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> 
             failures.append(str(error))
     if not photographs:
         raise PhotoError("; ".join(failures))
-    fit = fit_subject(photographs, model, preset=MEAN_FACE if preset == "mean" else preset)
+    if preset == "encoder":
+        fit = predicted_fit(photographs, [], model, "", None)
+    else:
+        fit = fit_subject(photographs, model, preset=MEAN_FACE if preset == "mean" else preset)
     if job.kind == "landmarks":
         save_landmarks(fit, 0, job.target)
         with contextlib.suppress(OSError):
