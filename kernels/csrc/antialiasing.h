@@ -7,12 +7,12 @@
 namespace facefit {
 
 // faces (F, 3) -> (F, 3): the face across the edge opposite each corner; -1 where there is none or more than one.
-inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) {
+inline ffi::Error neighbors(Team team, Ints faces, IntResult result) {
   const Batch batch(*result, 2);
   const auto f = operand<int32_t>(faces, batch, 2);
   const int64_t F = f.dim(0), edges = 3 * F;
   std::fill(result->typed_data(), result->typed_data() + result->element_count(), -1);
-  parallel_for(pool, batch.count(), [&](int64_t b) {
+  team.each(batch.count(), [&](int64_t b) {
     const int32_t* corner = f.at(b);
     int32_t* out = result->typed_data() + b * edges;
     // Edges in buckets by their lower vertex (a counting sort); a bucket holds about six.
@@ -42,42 +42,47 @@ inline ffi::Error neighbors(ffi::ThreadPool pool, Ints faces, IntResult result) 
 }
 
 // Areas of the faces of a batch as `facing` gives them, and which vertices are on the rim (see `Mesh`): `look` at every
-// face, then `find_rim` of every batch element.
+// face, then `find_rim` of every batch element. Apart, since faces that follow each other share vertices, and each would
+// wait for what the one before it writes there.
 class Sides {
  public:
-  Sides(int64_t B, int64_t V, int64_t F) : V_(V), F_(F), chunks_(chunk_count(B)), area_(B * F), seen_(B * chunks_ * V) {}
+  Sides(int64_t B, int64_t V, int64_t F) : V_(V), F_(F), area_(B * F), ends_(B * F), rim_(B * V) {}
 
-  // Face i of batch element b has the corners k, null where one does not exist; `chunk` is one thread's.
-  void look(int64_t b, int64_t chunk, int64_t i, const int32_t* k, const Vertex* screen, const int32_t* faces,
-            const int32_t* neighbor) {
-    const float area = area_[b * F_ + i] = k ? facing(screen[k[0]], screen[k[1]], screen[k[2]]) : 0.0f;
-    if (!k) return;
-    uint8_t* seen = &seen_[(b * chunks_ + chunk) * V_];
-    const uint8_t side = area > 0 ? 1 : (area < 0 ? 2 : 3);
-    for (int j = 0; j < 3; ++j) seen[k[j]] |= side;
-    const Mesh mesh = {nullptr, faces, neighbor, nullptr, nullptr, V_, F_};
-    for (int j = 0; j < 3; ++j) {
-      const int32_t next = neighbor[3 * i + j];
-      if (next >= 0 && next < i) continue;  // seen from the neighbour
-      if (!wound_alike(mesh, (int32_t)i, j)) seen[k[(j + 1) % 3]] = seen[k[(j + 2) % 3]] = 3;
-    }
+  // A function of a face of batch element b and its corners (null where one does not exist) that looks at the face.
+  auto look(int64_t b, const Vertex* screen, const int32_t* faces, const int32_t* neighbor) {
+    const Mesh mesh = {screen, faces, neighbor, nullptr, nullptr, V_, F_};
+    float* area = &area_[b * F_];
+    uint8_t* ends = &ends_[b * F_];
+    return [mesh, area, ends](int64_t i, const int32_t* k) {
+      area[i] = k ? facing(mesh.screen[k[0]], mesh.screen[k[1]], mesh.screen[k[2]]) : 0.0f;
+      auto end = [&](int j) { return !wound_alike(mesh, (int32_t)i, j); };
+      if (k) ends[i] = end(0) | end(1) << 1 | end(2) << 2;
+    };
   }
 
-  void find_rim(int64_t b) {
-    uint8_t* seen = &seen_[b * chunks_ * V_];
-    for (int64_t c = 1; c < chunks_; ++c)
-      for (int64_t v = 0; v < V_; ++v) seen[v] |= seen[c * V_ + v];
-    for (int64_t v = 0; v < V_; ++v) seen[v] = seen[v] == 3;
+  void find_rim(int64_t b, const int32_t* faces) {
+    const int64_t V = V_, F = F_;  // bytes that are written may be a member's, for all that a compiler knows
+    const float* area = &area_[b * F];
+    const uint8_t* ends = &ends_[b * F];
+    uint8_t* seen = &rim_[b * V];  // from which sides; 3 is from both
+    const int32_t* k;
+    for (int64_t i = 0; i < F; ++i) {
+      if (!corners_of(faces, F, V, i, &k)) continue;
+      const uint8_t side = area[i] > 0 ? 1 : (area[i] < 0 ? 2 : 3), open = ends[i];
+      seen[k[0]] |= open & 6 ? 3 : side, seen[k[1]] |= open & 5 ? 3 : side, seen[k[2]] |= open & 3 ? 3 : side;
+    }
+    for (int64_t v = 0; v < V; ++v) seen[v] = seen[v] == 3;
   }
 
   Mesh mesh(int64_t b, const Vertex* screen, const int32_t* faces, const int32_t* neighbor) const {
-    return {screen, faces, neighbor, &area_[b * F_], &seen_[b * chunks_ * V_], V_, F_};
+    return {screen, faces, neighbor, &area_[b * F_], &rim_[b * V_], V_, F_};
   }
 
  private:
-  int64_t V_, F_, chunks_;
-  std::vector<float> area_;     // (B, F)
-  std::vector<uint8_t> seen_;   // (B, chunks, V): from which sides; then the rims, in the first of the chunks
+  int64_t V_, F_;
+  std::vector<float> area_;    // (B, F)
+  std::vector<uint8_t> ends_;  // (B, F): bit j where the surface does not go on across the edge opposite corner j
+  std::vector<uint8_t> rim_;   // (B, V)
 };
 
 // A row of pixels: the face that each shows, -1 where that is none, and its corners, -1 where they are on the rim.
@@ -140,7 +145,7 @@ inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H,
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), face_index (H, W) -> (H, W, 2, 2): the ends of the edge at which the
 // picture changes between each pixel and the next one to the right and below; -1 where the surface goes on, -2 where it
 // changes at an edge that was not found.
-inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints neighbor, Ints face_index,
+inline ffi::Error crossings(Team team, Floats vertices, Ints faces, Ints neighbor, Ints face_index,
                             IntResult result) {
   const Batch batch(*result, 4);
   const auto v = operand<float>(vertices, batch, 2);
@@ -151,18 +156,19 @@ inline ffi::Error crossings(ffi::ThreadPool pool, Floats vertices, Ints faces, I
     std::fill(result->typed_data(), result->typed_data() + result->element_count(), -1);
     return ffi::Error::Success();
   }
-  const auto screen = screen_vertices(pool, v, B, 0.5f * W, 0.5f * H);
+  const auto screen = screen_vertices(team, v, B, 0.5f * W, 0.5f * H);
   Sides sides(B, V, F);
   const int64_t chunks = chunk_count(B);
-  parallel_for(pool, B * chunks, [&](int64_t task) {
+  team.each(B * chunks, [&](int64_t task) {
     const int64_t b = task / chunks, c = task % chunks;
     const int32_t* k;
+    const auto look = sides.look(b, &screen[b * V], f.at(b), n.at(b));
     for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i)
-      sides.look(b, c, i, corners_of(f.at(b), F, V, i, &k) ? k : nullptr, &screen[b * V], f.at(b), n.at(b));
+      look(i, corners_of(f.at(b), F, V, i, &k) ? k : nullptr);
   });
-  parallel_for(pool, B, [&](int64_t b) { sides.find_rim(b); });
+  team.each(B, [&](int64_t b) { sides.find_rim(b, f.at(b)); });
   const int64_t bands = band_count(H, B);
-  parallel_for(pool, B * bands, [&](int64_t task) {
+  team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     const Mesh mesh = sides.mesh(b, &screen[b * V], f.at(b), n.at(b));
     crossings_of_rows(mesh, index.at(b), H, W, H * band / bands, H * (band + 1) / bands,
@@ -178,9 +184,12 @@ inline void every_crossing(const Pairs& pairs, int64_t y0, int64_t y1, const Eac
   Crossing c;
   Pair pair;
   for (int64_t y = std::max<int64_t>(y0, 0); y < std::min(y1, pairs.H); ++y)
-    for (int64_t x = 0; x < pairs.W; ++x)
+    for (int64_t x = 0; x < pairs.W; ++x) {
+      const int32_t* ends = pairs.ends(x, y, 0);
+      if ((ends[0] & ends[2]) < 0) continue;  // both negative: nearly everywhere
       for (int down = 0; down < 2; ++down)
-        if (pair_at(pairs, x, y, down, &c, &pair)) each(pairs.ends(x, y, down), c, pair);
+        if (pair_at(pairs, x, y, down, &c, &pair)) each(ends + 2 * down, c, pair);
+    }
 }
 
 // Each of the following writes the rows y0 to y1 (excluded) of its result; what it reads may lie beyond.
@@ -236,12 +245,12 @@ inline void blend_backward_rows(const Pairs& pairs, int64_t C, const float* imag
 }
 
 // vertices (V, 4), edges (H, W, 2, 2), image (H, W, C) -> (H, W, C)
-inline ffi::Error blend(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, FloatResult out) {
+inline ffi::Error blend(Team team, Floats vertices, Ints edges, Floats image, FloatResult out) {
   const Batch batch(*out, 3);
   const auto v = operand<float>(vertices, batch, 2), from = operand<float>(image, batch, 3);
   const auto e = operand<int32_t>(edges, batch, 4);
   const int64_t H = from.dim(0), W = from.dim(1), bands = band_count(H, batch.count());
-  parallel_for(pool, batch.count() * bands, [&](int64_t task) {
+  team.each(batch.count() * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     blend_rows({v.at(b), e.at(b), v.dim(0), H, W}, from.dim(2), from.at(b), H * band / bands, H * (band + 1) / bands,
                out->typed_data() + b * from.size);
@@ -250,14 +259,14 @@ inline ffi::Error blend(ffi::ThreadPool pool, Floats vertices, Ints edges, Float
 }
 
 // vertices, edges, image, tangents of vertices and image -> tangent of the result
-inline ffi::Error blend_forward(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, Floats d_vertices,
+inline ffi::Error blend_forward(Team team, Floats vertices, Ints edges, Floats image, Floats d_vertices,
                                 Floats d_image, FloatResult out) {
   const Batch batch(*out, 3);
   const auto v = operand<float>(vertices, batch, 2), dv = operand<float>(d_vertices, batch, 2);
   const auto from = operand<float>(image, batch, 3), tangent = operand<float>(d_image, batch, 3);
   const auto e = operand<int32_t>(edges, batch, 4);
   const int64_t H = from.dim(0), W = from.dim(1), bands = band_count(H, batch.count());
-  parallel_for(pool, batch.count() * bands, [&](int64_t task) {
+  team.each(batch.count() * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     blend_forward_rows({v.at(b), e.at(b), v.dim(0), H, W}, from.dim(2), from.at(b), dv.at(b), tangent.at(b),
                        H * band / bands, H * (band + 1) / bands, out->typed_data() + b * from.size);
@@ -266,24 +275,22 @@ inline ffi::Error blend_forward(ffi::ThreadPool pool, Floats vertices, Ints edge
 }
 
 // vertices, edges, image, gradient of the result -> gradients of vertices and image
-inline ffi::Error blend_backward(ffi::ThreadPool pool, Floats vertices, Ints edges, Floats image, Floats gradient,
+inline ffi::Error blend_backward(Team team, Floats vertices, Ints edges, Floats image, Floats gradient,
                                  FloatResult g_vertices, FloatResult g_image) {
   const Batch batch(*g_image, 3);
   const auto v = operand<float>(vertices, batch, 2);
   const auto from = operand<float>(image, batch, 3), g = operand<float>(gradient, batch, 3);
   const auto e = operand<int32_t>(edges, batch, 4);
   const int64_t H = from.dim(0), W = from.dim(1), C = from.dim(2);
-  float* result = g_vertices->typed_data();
-  std::fill(result, result + g_vertices->element_count(), 0.0f);
+  Gather gather(team, g_vertices->typed_data(), batch.count(), v.size);
   if (from.size == 0 || batch.count() == 0) return ffi::Error::Success();
-  Gather gather(batch.count(), v.size);
   const int64_t parts = gather.parts();
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts, y0 = H * part / parts, y1 = H * (part + 1) / parts;
     blend_backward_rows({v.at(b), e.at(b), v.dim(0), H, W}, C, from.at(b), g.at(b), y0, y1,
-                        gather.part(result, b, part), g_image->typed_data() + b * from.size + C * W * y0);
+                        gather.part(b, part), g_image->typed_data() + b * from.size + C * W * y0);
   });
-  gather.add(result);
+  gather.add(team);
   return ffi::Error::Success();
 }
 

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "antialiasing.h"
+#include "four.h"
 
 namespace facefit {
 
@@ -39,32 +40,61 @@ inline void pool_rows(const float* fine, int64_t channels, int64_t W, int64_t sa
     }
 }
 
-// Calls each(corners, surface, pixel) for every pixel of the rows y0 to y1 that shows a face.
+// Four pixels that show faces, and the corners of these. Where there are fewer, the first one stands for the others.
+struct Pixels {
+  int count;
+  int64_t at[4];
+  const int32_t* corner[4];
+};
+
+// The rows of `values` (V, 4) that belong to the corners, column by column.
+inline void corners_of_pixels(const float* values, const Pixels& p, Four corner[3][4]) {
+  for (int k = 0; k < 3; ++k) {
+    for (int i = 0; i < 4; ++i) corner[k][i] = load(values + 4 * p.corner[i][k]);
+    transpose(corner[k]);
+  }
+}
+
+// Calls each(pixels, surface) for all pixels of the rows y0 to y1 that show a face.
 template <typename Each>
 inline void every_pixel(const Drawn& d, int64_t y0, int64_t y1, const Each& each) {
-  const float half_x = 0.5f * d.W, half_y = 0.5f * d.H;
-  Surface value;
-  for (int64_t y = y0; y < y1; ++y)
-    for (int64_t x = 0; x < d.W; ++x) {
-      const int64_t at = y * d.W + x;
-      const int32_t* k;
-      if (!corners_of(d.faces, d.F, d.V, d.index[at], &k)) continue;
-      const float* const corner[3] = {d.clip + 4 * k[0], d.clip + 4 * k[1], d.clip + 4 * k[2]};
-      surface_at(corner, x + 0.5f, y + 0.5f, half_x, half_y, &value);
-      each(k, value, at);
+  Pixels p = {};
+  float x[4], y[4];
+  auto look = [&] {
+    for (int i = p.count; i < 4; ++i) p.at[i] = p.at[0], p.corner[i] = p.corner[0], x[i] = x[0], y[i] = y[0];
+    Four corner[3][4];
+    SurfaceOf<Four> value;
+    corners_of_pixels(d.clip, p, corner);
+    find_surface(corner, load(x), load(y), 0.5f * d.W, 0.5f * d.H, &value);
+    each(p, value);
+    p.count = 0;
+  };
+  for (int64_t row = y0; row < y1; ++row)
+    for (int64_t column = 0; column < d.W; ++column) {
+      const int64_t at = row * d.W + column;
+      if (!corners_of(d.faces, d.F, d.V, d.index[at], &p.corner[p.count])) continue;
+      x[p.count] = column + 0.5f, y[p.count] = row + 0.5f, p.at[p.count] = at;
+      if (++p.count == 4) look();
     }
+  if (p.count) look();
 }
 
 // The hard picture's rows y0 to y1 (excluded), or their change.
 inline void shade_rows(const Drawn& d, int64_t y0, int64_t y1, float* hard) {
   std::fill(hard + (d.C + 1) * d.W * y0, hard + (d.C + 1) * d.W * y1, 0.0f);
   with_channels(d.C, [&](auto C) {
-    every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
-      const float *w = value.barycentric, *p = d.attributes + C * k[0], *q = d.attributes + C * k[1],
-                  *r = d.attributes + C * k[2];
-      float* to = hard + (C + 1) * at;
-      for (int64_t c = 0; c < C; ++c) to[c] = w[0] * p[c] + w[1] * q[c] + w[2] * r[c];
-      to[C] = 1.0f;
+    every_pixel(d, y0, y1, [&](const Pixels& pixels, const SurfaceOf<Four>& value) {
+      const Four* w = value.barycentric;
+      for (int i = 0; i < 4; ++i) {
+        const int32_t* k = pixels.corner[i];
+        const float *p = d.attributes + C * k[0], *q = d.attributes + C * k[1], *r = d.attributes + C * k[2];
+        float* to = hard + (C + 1) * pixels.at[i];
+        for (int64_t c = 0; c < C; c += 4) {
+          const int64_t n = C - c;
+          store(to + c, w[0][i] * load(p + c, n) + w[1][i] * load(q + c, n) + w[2][i] * load(r + c, n), n);
+        }
+        to[C] = 1.0f;
+      }
     });
   });
 }
@@ -73,14 +103,16 @@ inline void shade_forward_rows(const Drawn& d, const float* d_clip, const float*
                                float* tangent) {
   const int64_t C = d.C, channels = C + 1;
   std::fill(tangent + channels * d.W * y0, tangent + channels * d.W * y1, 0.0f);
-  every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
-    const float* const corner[3] = {d_clip + 4 * k[0], d_clip + 4 * k[1], d_clip + 4 * k[2]};
-    float moved[3], unused;
-    surface_jvp(value, corner, moved, &unused);
-    float* to = tangent + channels * at;
-    for (int j = 0; j < 3; ++j) {
-      const float *a = d.attributes + C * k[j], *da = d_attributes + C * k[j];
-      for (int64_t c = 0; c < C; ++c) to[c] += value.barycentric[j] * da[c] + moved[j] * a[c];
+  every_pixel(d, y0, y1, [&](const Pixels& pixels, const SurfaceOf<Four>& value) {
+    Four corner[3][4], moved[3], unused;
+    corners_of_pixels(d_clip, pixels, corner);
+    find_surface_jvp(value, corner, moved, &unused);
+    for (int i = 0; i < pixels.count; ++i) {
+      float* to = tangent + channels * pixels.at[i];
+      for (int j = 0; j < 3; ++j) {
+        const float *a = d.attributes + C * pixels.corner[i][j], *da = d_attributes + C * pixels.corner[i][j];
+        for (int64_t c = 0; c < C; ++c) to[c] += value.barycentric[j][i] * da[c] + moved[j][i] * a[c];
+      }
     }
   });
 }
@@ -89,27 +121,41 @@ inline void shade_forward_rows(const Drawn& d, const float* d_clip, const float*
 inline void shade_backward_rows(const Drawn& d, const float* gradient, int64_t y0, int64_t y1, float* g_clip,
                                 float* g_attributes) {
   with_channels(d.C, [&](auto C) {
-    every_pixel(d, y0, y1, [&](const int32_t* k, const Surface& value, int64_t at) {
-      const float* from = gradient + (C + 1) * (at - y0 * d.W);
-      float dot[3];
-      for (int j = 0; j < 3; ++j) {
-        const float* a = d.attributes + C * k[j];
-        float *sum = g_attributes + C * k[j], total = 0;
-        for (int64_t c = 0; c < C; ++c) {
-          total += from[c] * a[c];
-          sum[c] += value.barycentric[j] * from[c];
+    every_pixel(d, y0, y1, [&](const Pixels& pixels, const SurfaceOf<Four>& value) {
+      Four dot[3] = {}, gx[3], gy[3];
+      for (int64_t c = 0; c < C; c += 4) {
+        const int64_t n = C - c;
+        Four from[4];
+        for (int i = 0; i < 4; ++i)
+          from[i] = i < pixels.count ? load(gradient + (C + 1) * (pixels.at[i] - y0 * d.W) + c, n) : Four{};
+        for (int j = 0; j < 3; ++j) {
+          Four product[4];
+          for (int i = 0; i < 4; ++i) {
+            const int64_t place = C * pixels.corner[i][j] + c;
+            float* sum = g_attributes + place;
+            product[i] = from[i] * load(d.attributes + place, n);
+            store(sum, load(sum, n) + value.barycentric[j][i] * from[i], n);
+          }
+          transpose(product);
+          dot[j] += (product[0] + product[1]) + (product[2] + product[3]);
         }
-        dot[j] = total;
       }
-      float* const corner[3] = {g_clip + 4 * k[0], g_clip + 4 * k[1], g_clip + 4 * k[2]};
-      surface_vjp(value, dot, 0.0f, corner);
+      barycentric_vjp(value, dot, gx, gy);
+      for (int j = 0; j < 3; ++j) {
+        Four g[4] = {value.half_x * gx[j], value.half_y * gy[j], Four{}, value.from_x * gx[j] + value.from_y * gy[j]};
+        transpose(g);
+        for (int i = 0; i < 4; ++i) {
+          float* to = g_clip + 4 * pixels.corner[i][j];
+          store(to, load(to) + g[i]);
+        }
+      }
     });
   });
 }
 
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), attributes (V, C) -> what the derivatives need, of the fine picture:
 // face_index (H, W), edges (H, W, 2, 2), hard (H, W, C + 1); and the picture (H / s, W / s, C + 1).
-inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints neighbor, Floats attributes,
+inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Floats attributes,
                        IntResult face_index, IntResult edges, FloatResult hard, FloatResult picture) {
   const Batch batch(*picture, 3);
   const auto v = operand<float>(vertices, batch, 2), a = operand<float>(attributes, batch, 2);
@@ -119,7 +165,7 @@ inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints n
   const int64_t rows = picture->dimensions()[out_rank - 3], V = v.dim(0), F = f.dim(0), C = a.dim(1), B = batch.count();
   if (picture->element_count() == 0) return ffi::Error::Success();
   const int64_t samples = H / rows, pixels = H * W;
-  const auto screen = screen_vertices(pool, v, B, 0.5f * W, 0.5f * H);
+  const auto screen = screen_vertices(team, v, B, 0.5f * W, 0.5f * H);
   auto drawn = [&](int64_t b) {
     return Drawn{v.at(b), a.at(b), f.at(b), face_index->typed_data() + b * pixels, edges->typed_data() + 4 * b * pixels,
                  hard->typed_data() + (C + 1) * b * pixels, V, F, C, H, W, samples};
@@ -127,18 +173,17 @@ inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints n
   const int64_t bands = band_count(rows, B);
   const auto begins = begins_of_bands(rows, bands, samples);
   Sides sides(B, V, F);
-  auto look = [&](int64_t b, int64_t chunk, int64_t i, const int32_t* k) {
-    sides.look(b, chunk, i, k, &screen[b * V], f.at(b), n.at(b));
-  };
-  const Windows windows(pool, screen, f, B, V, (int)W, begins, look);
+  const Windows windows(team, screen, f, B, V, (int)W, begins, [&](int64_t b) {
+    return sides.look(b, &screen[b * V], f.at(b), n.at(b));
+  });
   auto in_bands = [&](auto each) {
-    parallel_for(pool, B * bands, [&](int64_t task) {
+    team.each(B * bands, [&](int64_t task) {
       const int64_t band = task % bands;
       each(task / bands, begins[band], begins[band + 1]);
     });
   };
-  parallel_for(pool, B * (1 + bands), [&](int64_t task) {
-    if (task < B) return sides.find_rim(task);
+  team.each(B * (1 + bands), [&](int64_t task) {
+    if (task < B) return sides.find_rim(task, f.at(task));
     const int64_t b = (task - B) / bands, band = (task - B) % bands, y0 = begins[band], y1 = begins[band + 1];
     nearest_faces(screen.data() + b * V, f.at(b), windows, b, band, (int)y0, (int)y1 - 1, (int)W,
                   face_index->typed_data() + b * pixels + y0 * W);
@@ -160,7 +205,7 @@ inline ffi::Error draw(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints n
 }
 
 // vertices, faces, attributes, face_index, edges, hard, tangents of vertices and attributes -> tangent of the picture
-inline ffi::Error draw_forward(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats attributes, Ints face_index,
+inline ffi::Error draw_forward(Team team, Floats vertices, Ints faces, Floats attributes, Ints face_index,
                                Ints edges, Floats hard, Floats d_vertices, Floats d_attributes, FloatResult out) {
   const Batch batch(*out, 3);
   const auto v = operand<float>(vertices, batch, 2), a = operand<float>(attributes, batch, 2);
@@ -174,7 +219,7 @@ inline ffi::Error draw_forward(ffi::ThreadPool pool, Floats vertices, Ints faces
   std::vector<float> tangent((C + 1) * B * H * W);
   const int64_t bands = band_count(rows, B);
   for (int pass = 0; pass < 2; ++pass)
-    parallel_for(pool, B * bands, [&](int64_t task) {
+    team.each(B * bands, [&](int64_t task) {
       const int64_t b = task / bands, band = task % bands;
       const int64_t y0 = samples * (rows * band / bands), y1 = samples * (rows * (band + 1) / bands);
       const Drawn d = {v.at(b), a.at(b), f.at(b), index.at(b), e.at(b), h.at(b), v.dim(0), f.dim(0), C, H, W, samples};
@@ -189,7 +234,7 @@ inline ffi::Error draw_forward(ffi::ThreadPool pool, Floats vertices, Ints faces
 }
 
 // vertices, faces, attributes, face_index, edges, hard, gradient of the picture -> gradients of vertices and attributes
-inline ffi::Error draw_backward(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats attributes, Ints face_index,
+inline ffi::Error draw_backward(Team team, Floats vertices, Ints faces, Floats attributes, Ints face_index,
                                 Ints edges, Floats hard, Floats gradient, FloatResult g_vertices,
                                 FloatResult g_attributes) {
   const Batch batch(*g_vertices, 2);
@@ -197,15 +242,14 @@ inline ffi::Error draw_backward(ffi::ThreadPool pool, Floats vertices, Ints face
   const auto f = operand<int32_t>(faces, batch, 2), index = operand<int32_t>(face_index, batch, 2);
   const auto e = operand<int32_t>(edges, batch, 4);
   const auto h = operand<float>(hard, batch, 3), g = operand<float>(gradient, batch, 3);
-  float *to_vertices = g_vertices->typed_data(), *to_attributes = g_attributes->typed_data();
-  std::fill(to_vertices, to_vertices + g_vertices->element_count(), 0.0f);
-  std::fill(to_attributes, to_attributes + g_attributes->element_count(), 0.0f);
+  Gather gather(team, g_vertices->typed_data(), batch.count(), v.size);
+  Gather colors(team, g_attributes->typed_data(), batch.count(), a.size);
   if (g.size == 0 || batch.count() == 0 || v.dim(0) == 0) return ffi::Error::Success();
   const int64_t H = index.dim(0), W = index.dim(1), C = a.dim(1), channels = C + 1, B = batch.count();
   const int64_t samples = H / g.dim(0), width = g.dim(1);
   std::vector<float> fine(samples > 1 ? channels * B * H * W : 0);
   if (samples > 1)
-    parallel_for(pool, B * g.dim(0), [&](int64_t task) {
+    team.each(B * g.dim(0), [&](int64_t task) {
       const int64_t b = task / g.dim(0), row = task % g.dim(0);
       const float share = 1.0f / (samples * samples);
       for (int64_t y = samples * row; y < samples * (row + 1); ++y)
@@ -213,19 +257,18 @@ inline ffi::Error draw_backward(ffi::ThreadPool pool, Floats vertices, Ints face
           for (int64_t i = 0; i < channels; ++i)
             fine[channels * ((b * H + y) * W + x) + i] = share * g.at(b)[channels * (row * width + x / samples) + i];
     });
-  Gather gather(B, v.size), colors(B, a.size);
   const int64_t parts = gather.parts();
-  parallel_for(pool, B * parts, [&](int64_t task) {
+  team.each(B * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts, y0 = H * part / parts, y1 = H * (part + 1) / parts;
     const Drawn d = {v.at(b), a.at(b), f.at(b), index.at(b), e.at(b), h.at(b), v.dim(0), f.dim(0), C, H, W, samples};
-    float *g_clip = gather.part(to_vertices, b, part), *g_color = colors.part(to_attributes, b, part);
+    float *g_clip = gather.part(b, part), *g_color = colors.part(b, part);
     std::vector<float> g_hard(channels * (y1 - y0) * W);
     blend_backward_rows(d.pairs(), channels, d.hard, samples > 1 ? fine.data() + channels * b * H * W : g.at(b), y0, y1,
                         g_clip, g_hard.data());
     shade_backward_rows(d, g_hard.data(), y0, y1, g_clip, g_color);
   });
-  gather.add(to_vertices);
-  colors.add(to_attributes);
+  gather.add(team);
+  colors.add(team);
   return ffi::Error::Success();
 }
 

@@ -13,10 +13,10 @@ struct Screen {
   std::vector<Vertex> vertex;
   std::vector<float> scale;
 
-  Screen(ffi::ThreadPool& pool, const Operand<float, Floats>& clip, int64_t batch, float half_x, float half_y)
+  Screen(Team& team, const Operand<float, Floats>& clip, int64_t batch, float half_x, float half_y)
       : vertex(batch * clip.dim(0)), scale(batch * clip.dim(0)) {
     const int64_t V = clip.dim(0), parts = batch >= 8 ? 1 : 8;
-    parallel_for(pool, batch * parts, [&](int64_t task) {
+    team.each(batch * parts, [&](int64_t task) {
       const int64_t b = task / parts, part = task % parts;
       for (int64_t i = V * part / parts; i < V * (part + 1) / parts; ++i) {
         vertex[b * V + i] = screen_vertex(clip.at(b) + 4 * i, half_x, half_y);
@@ -96,16 +96,16 @@ struct Drawing {
 
 // Calls each(b, drawing, first row, last row) for every band of every batch element of (H, W, K) results.
 template <typename Each>
-inline void every_band(ffi::ThreadPool& pool, const Batch& batch, int height, int width, int64_t K,
+inline void every_band(Team& team, const Batch& batch, int height, int width, int64_t K,
                        const Floats& vertices, const Ints& faces, const Floats& blur, int64_t bands,
                        const Each& each) {
   const auto v = operand<float>(vertices, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2);
   const auto radius = operand<float>(blur, batch, 0);
   const int64_t V = v.dim(0), F = f.dim(0), B = batch.count();
-  const Screen screen(pool, v, B, 0.5f * width, 0.5f * height);
+  const Screen screen(team, v, B, 0.5f * width, 0.5f * height);
   std::vector<Bounds> boxes(B * F);
-  parallel_for(pool, B * bands, [&](int64_t task) {
+  team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, part = task % bands;
     const Vertex* s = screen.vertex.data() + b * V;
     const int32_t* k;
@@ -114,7 +114,7 @@ inline void every_band(ffi::ThreadPool& pool, const Batch& batch, int height, in
                              ? bounds(s[k[0]], s[k[1]], s[k[2]], width, height, *radius.at(b))
                              : Bounds{1, 1, 0, 0};
   });
-  parallel_for(pool, B * bands, [&](int64_t task) {
+  team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, part = task % bands;
     const Drawing drawing{f.at(b), F, b * V, screen, boxes.data() + b * F, width, K, *radius.at(b) * *radius.at(b)};
     each(b, drawing, (int)(height * part / bands), (int)(height * (part + 1) / bands) - 1);
@@ -123,15 +123,15 @@ inline void every_band(ffi::ThreadPool& pool, const Batch& batch, int height, in
 
 // vertices (V, 4), faces (F, 3), blur () -> face_index (H, W, K), barycentric (H, W, K, 3), depth and signed distance
 // (H, W, K)
-inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats blur, IntResult face_index,
+inline ffi::Error fragments(Team team, Floats vertices, Ints faces, Floats blur, IntResult face_index,
                             FloatResult barycentric, FloatResult depth, FloatResult distance) {
   const Batch batch(*face_index, 3);
   if (face_index->element_count() == 0) return ffi::Error::Success();
   const int64_t rank = face_index->dimensions().size();
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
-  const int64_t K = face_index->dimensions()[rank - 1], threads = std::max<int64_t>(pool.num_threads(), 1);
+  const int64_t K = face_index->dimensions()[rank - 1], threads = team.threads();
   const int64_t bands = std::min<int64_t>(height, batch.count() >= 4 * threads ? 1 : 4 * threads);
-  every_band(pool, batch, height, width, K, vertices, faces, blur, bands,
+  every_band(team, batch, height, width, K, vertices, faces, blur, bands,
              [&](int64_t b, const Drawing& drawing, int first, int last) {
                const int64_t pixels = (int64_t)width * (last - first + 1), base = K * width * (b * height + first);
                std::vector<int32_t> count(pixels);
@@ -148,7 +148,7 @@ inline ffi::Error fragments(ffi::ThreadPool pool, Floats vertices, Ints faces, F
 }
 
 // vertices, faces, face_index (H, W, K), gradients of barycentric, depth and signed distance -> gradient of vertices
-inline ffi::Error fragments_backward(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints face_index,
+inline ffi::Error fragments_backward(Team team, Floats vertices, Ints faces, Ints face_index,
                                      Floats g_barycentric, Floats g_depth, Floats g_distance, FloatResult g_vertices) {
   const Batch batch(*g_vertices, 2);
   const auto v = operand<float>(vertices, batch, 2);
@@ -156,14 +156,13 @@ inline ffi::Error fragments_backward(ffi::ThreadPool pool, Floats vertices, Ints
   const auto gb = operand<float>(g_barycentric, batch, 4);
   const auto gz = operand<float>(g_depth, batch, 3), gd = operand<float>(g_distance, batch, 3);
   float* result = g_vertices->typed_data();
-  std::fill(result, result + g_vertices->element_count(), 0.0f);
+  Gather gather(team, result, batch.count(), v.size);
   if (g_vertices->element_count() == 0 || index.size == 0) return ffi::Error::Success();
   const int64_t width = index.dim(1), K = index.dim(2);
   const float half_x = 0.5f * width, half_y = 0.5f * index.dim(0);
   const int64_t V = v.dim(0);
-  const Screen screen(pool, v, batch.count(), half_x, half_y);
-  Gather gather(batch.count(), v.size);
-  every_fragment(pool, batch, gather.parts(), v.dim(0), faces, face_index,
+  const Screen screen(team, v, batch.count(), half_x, half_y);
+  every_fragment(team, batch, gather.parts(), v.dim(0), faces, face_index,
                  [&](int64_t b, int64_t part, const int32_t* k, int64_t at) {
                    const float *weight = gb.at(b) + 3 * at, z = gz.at(b)[at], d = gd.at(b)[at];
                    if (weight[0] == 0 && weight[1] == 0 && weight[2] == 0 && z == 0 && d == 0) return;
@@ -171,11 +170,11 @@ inline ffi::Error fragments_backward(ffi::ThreadPool pool, Floats vertices, Ints
                    const float px = pixel % width + 0.5f, py = pixel / width + 0.5f;
                    Fragment value;
                    if (!screen.fragment(b * V, k, px, py, &value)) return;
-                   float* g = gather.part(result, b, part);
+                   float* g = gather.part(b, part);
                    float* const g_corner[3] = {g + 4 * k[0], g + 4 * k[1], g + 4 * k[2]};
                    fragment_vjp(value, px, py, weight, z, d, g_corner);
                  });
-  gather.add(result);
+  gather.add(team);
   for (int64_t i = 0; i < batch.count() * V; ++i) vertex_vjp(screen.scale[i], half_x, half_y, result + 4 * i);
   return ffi::Error::Success();
 }

@@ -7,11 +7,11 @@ namespace facefit {
 
 // Calls each(b, part, corners, fragment) for every fragment that shows a face. face_index is (H, W, K).
 template <typename Each>
-inline void every_fragment(ffi::ThreadPool& pool, const Batch& batch, int64_t parts, int64_t vertex_count,
+inline void every_fragment(Team& team, const Batch& batch, int64_t parts, int64_t vertex_count,
                            const Ints& faces, const Ints& face_index, const Each& each) {
   const auto f = operand<int32_t>(faces, batch, 2);
   const auto index = operand<int32_t>(face_index, batch, 3);
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const int32_t *triangles = f.at(b), *shown = index.at(b), *k;
     for (int64_t at = index.size * part / parts; at < index.size * (part + 1) / parts; ++at)
@@ -20,7 +20,7 @@ inline void every_fragment(ffi::ThreadPool& pool, const Batch& batch, int64_t pa
 }
 
 // attributes (V, C), faces (F, 3), face_index (H, W, K), barycentric (H, W, K, 3) -> (H, W, K, C)
-inline ffi::Error interpolate(ffi::ThreadPool pool, Floats attributes, Ints faces, Ints face_index, Floats barycentric,
+inline ffi::Error interpolate(Team team, Floats attributes, Ints faces, Ints face_index, Floats barycentric,
                               FloatResult out) {
   const Batch batch(*out, 4);
   const auto a = operand<float>(attributes, batch, 2);
@@ -29,7 +29,7 @@ inline ffi::Error interpolate(ffi::ThreadPool pool, Floats attributes, Ints face
   std::fill(result, result + out->element_count(), 0.0f);
   if (out->element_count() == 0) return ffi::Error::Success();
   const int64_t C = a.dim(1), size = out->element_count() / batch.count();
-  every_fragment(pool, batch, 8, a.dim(0), faces, face_index, [&](int64_t b, int64_t, const int32_t* k, int64_t at) {
+  every_fragment(team, batch, 8, a.dim(0), faces, face_index, [&](int64_t b, int64_t, const int32_t* k, int64_t at) {
     const float *values = a.at(b), *weight = w.at(b) + 3 * at;
     float* to = result + b * size + C * at;
     for (int64_t c = 0; c < C; ++c)
@@ -39,7 +39,7 @@ inline ffi::Error interpolate(ffi::ThreadPool pool, Floats attributes, Ints face
 }
 
 // As above with the tangents of attributes and barycentric -> tangent of the result
-inline ffi::Error interpolate_forward(ffi::ThreadPool pool, Floats attributes, Ints faces, Ints face_index,
+inline ffi::Error interpolate_forward(Team team, Floats attributes, Ints faces, Ints face_index,
                                       Floats barycentric, Floats d_attributes, Floats d_barycentric,
                                       FloatResult out) {
   const Batch batch(*out, 4);
@@ -49,7 +49,7 @@ inline ffi::Error interpolate_forward(ffi::ThreadPool pool, Floats attributes, I
   std::fill(result, result + out->element_count(), 0.0f);
   if (out->element_count() == 0) return ffi::Error::Success();
   const int64_t C = a.dim(1), size = out->element_count() / batch.count();
-  every_fragment(pool, batch, 8, a.dim(0), faces, face_index, [&](int64_t b, int64_t, const int32_t* k, int64_t at) {
+  every_fragment(team, batch, 8, a.dim(0), faces, face_index, [&](int64_t b, int64_t, const int32_t* k, int64_t at) {
     const float *values = a.at(b), *d_values = da.at(b), *weight = w.at(b) + 3 * at, *d_weight = dw.at(b) + 3 * at;
     float* to = result + b * size + C * at;
     for (int64_t c = 0; c < C; ++c) {
@@ -63,7 +63,7 @@ inline ffi::Error interpolate_forward(ffi::ThreadPool pool, Floats attributes, I
 }
 
 // As `interpolate`, with the gradient of its result -> gradients of attributes and barycentric
-inline ffi::Error interpolate_backward(ffi::ThreadPool pool, Floats attributes, Ints faces, Ints face_index,
+inline ffi::Error interpolate_backward(Team team, Floats attributes, Ints faces, Ints face_index,
                                        Floats barycentric, Floats gradient, FloatResult g_attributes,
                                        FloatResult g_barycentric) {
   const Batch batch(*g_attributes, 2);
@@ -71,15 +71,14 @@ inline ffi::Error interpolate_backward(ffi::ThreadPool pool, Floats attributes, 
   const auto w = operand<float>(barycentric, batch, 4);
   const auto g = operand<float>(gradient, batch, 4);
   float *ga = g_attributes->typed_data(), *gw = g_barycentric->typed_data();
-  std::fill(ga, ga + g_attributes->element_count(), 0.0f);
+  Gather gather(team, ga, batch.count(), a.size);
   std::fill(gw, gw + g_barycentric->element_count(), 0.0f);
   if (g_attributes->element_count() == 0 || g.size == 0) return ffi::Error::Success();
   const int64_t C = a.dim(1);
-  Gather gather(batch.count(), a.size);
-  every_fragment(pool, batch, gather.parts(), a.dim(0), faces, face_index,
+  every_fragment(team, batch, gather.parts(), a.dim(0), faces, face_index,
                  [&](int64_t b, int64_t part, const int32_t* k, int64_t at) {
                    const float *values = a.at(b), *weight = w.at(b) + 3 * at, *from = g.at(b) + C * at;
-                   float *sum = gather.part(ga, b, part), *to = gw + b * w.size + 3 * at;
+                   float *sum = gather.part(b, part), *to = gw + b * w.size + 3 * at;
                    for (int j = 0; j < 3; ++j) {
                      float dot = 0;
                      for (int64_t c = 0; c < C; ++c) {
@@ -89,7 +88,7 @@ inline ffi::Error interpolate_backward(ffi::ThreadPool pool, Floats attributes, 
                      to[j] = dot;
                    }
                  });
-  gather.add(ga);
+  gather.add(team);
   return ffi::Error::Success();
 }
 

@@ -5,8 +5,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #if defined(__SSE2__)
@@ -40,34 +42,114 @@ class FlushDenormals {
 #endif
 };
 
-// Calls body(i) for every i below count, on the pool's threads and this one. Returns when all are done. This thread
-// takes part and waits only for bodies that have begun, so a pool whose threads are all busy cannot block it.
-template <typename Body>
-void parallel_for(ffi::ThreadPool& pool, int64_t count, const Body& body) {
+// The threads that share the loops of one call: the calling thread, and as many of the pool's as come. These stay from
+// the first loop to the last, since waking a thread takes about as long as a loop. The calling thread takes part and
+// waits only for bodies that have begun, so a pool whose threads are all busy cannot block it.
+class Team {
+ public:
+  Team(ffi::ThreadPool pool) : pool_(pool) {}
+  Team(const Team&) = delete;
+  ~Team() {
+    if (shared_) shared_->append(nullptr, nullptr, 0);
+  }
+
+  int64_t threads() const { return std::max<int64_t>(pool_.num_threads(), 1); }
+
+  // Calls body(i) for every i below count; returns when all are done.
+  template <typename Body>
+  void each(int64_t count, const Body& body) {
+    FlushDenormals flush;
+    if (count == 1) return body(0);
+    if (count <= 0) return;
+    if (!shared_) call_helpers();
+    Loop* loop = shared_->append([](const void* b, int64_t i) { (*(const Body*)b)(i); }, &body, count);
+    shared_->work(loop);
+    shared_->wait([&] { return loop->done == count; });
+  }
+
+ private:
+  // One call of `each`, or without `run` the end of all. Helpers go from one to the next.
+  struct Loop {
+    void (*run)(const void*, int64_t);
+    const void* body;
+    int64_t count;
+    std::atomic<int64_t> begun{0}, done{0};
+    std::atomic<Loop*> following{nullptr};
+    Loop(void (*run)(const void*, int64_t), const void* body, int64_t count) : run(run), body(body), count(count) {}
+  };
+
   struct Shared {
-    std::atomic<int64_t> next{0};
-    int64_t count = 0, done = 0;
+    std::deque<Loop> loops;  // only the calling thread appends; a loop stays where it is
+    std::atomic<int> asleep{0};
     std::mutex mutex;
-    std::condition_variable all_done;
-    const Body* body = nullptr;
-    void work() {
-      FlushDenormals flush;
-      for (int64_t i; (i = next.fetch_add(1)) < count;) {
-        (*body)(i);
-        std::lock_guard<std::mutex> lock(mutex);
-        if (++done == count) all_done.notify_all();
+    std::condition_variable changed;
+    std::thread::id caller = std::this_thread::get_id();
+
+    Shared() { loops.emplace_back(nullptr, nullptr, 0); }
+
+    Loop* append(void (*run)(const void*, int64_t), const void* body, int64_t count) {
+      Loop* last = &loops.back();
+      loops.emplace_back(run, body, count);
+      last->following = &loops.back();
+      wake();
+      return &loops.back();
+    }
+
+    void work(Loop* loop) {
+      for (int64_t i; (i = loop->begun.fetch_add(1)) < loop->count;) {
+        loop->run(loop->body, i);
+        if (loop->done.fetch_add(1) + 1 == loop->count) wake();
       }
     }
+
+    void help(Loop* loop) {
+      if (std::this_thread::get_id() == caller) return;  // what `Schedule` does where it fails
+      FlushDenormals flush;
+      for (;;) {
+        wait([&] { return loop->following != nullptr; });
+        loop = loop->following;
+        if (!loop->run) return;
+        work(loop);
+      }
+    }
+
+    // The next loop mostly comes, and the last bodies mostly end, sooner than a thread could sleep and wake.
+    template <typename Condition>
+    void wait(const Condition& met) {
+      for (int k = 0; k < 2000; ++k) {
+        if (met()) return;
+        pause();
+      }
+      std::unique_lock<std::mutex> lock(mutex);
+      ++asleep;
+      changed.wait(lock, met);
+      --asleep;
+    }
+
+    void wake() {
+      if (asleep == 0) return;
+      std::lock_guard<std::mutex> lock(mutex);
+      changed.notify_all();
+    }
   };
-  if (count <= 0) return;
-  auto shared = std::make_shared<Shared>();
-  shared->count = count, shared->body = &body;
-  const int64_t helpers = std::min<int64_t>(std::max<int64_t>(pool.num_threads(), 1), count) - 1;
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([shared]() { shared->work(); });
-  shared->work();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->all_done.wait(lock, [&] { return shared->done == shared->count; });
-}
+
+  void call_helpers() {
+    shared_ = std::make_shared<Shared>();
+    for (int64_t k = 1; k < threads(); ++k)
+      pool_.Schedule([shared = shared_]() { shared->help(&shared->loops.front()); });
+  }
+
+  static void pause() {
+#if defined(__SSE2__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+
+  ffi::ThreadPool pool_;
+  std::shared_ptr<Shared> shared_;
+};
 
 // The leading axes of a result: every operand has as many, each of the same length or of length 1 (not batched).
 class Batch {
@@ -123,30 +205,40 @@ class Operand {
 template <typename T, typename Buffer>
 Operand<T, Buffer> operand(const Buffer& b, const Batch& batch, int64_t rank) { return {b, batch, rank}; }
 
-// Sums that many pixels add to, with the same result whatever the number of threads: the pixels of one batch element
-// are cut into a fixed number of parts, each part adds into its own array, and the arrays are added in order.
+// Sums (B, length) that many pixels add to, with the same result whatever the number of threads: the pixels of one batch
+// element are cut into a fixed number of parts, each part adds into its own array, and the arrays are added in order.
+// The first part's array is the result itself. All begin at zero.
 class Gather {
  public:
-  Gather(int64_t batch, int64_t length) : batch_(batch), length_(length), parts_(batch >= 4 ? 1 : 4) {
-    if (parts_ > 1) partial_.assign(batch * (parts_ - 1) * length, 0.0f);
+  Gather(Team& team, float* result, int64_t batch, int64_t length)
+      : result_(result), batch_(batch), length_(length), parts_(batch >= 4 ? 1 : 4),
+        partial_(new float[batch * (parts_ - 1) * length]) {
+    team.each(batch * parts_, [&](int64_t i) {
+      float* from = part(i / parts_, i % parts_);
+      std::fill(from, from + length_, 0.0f);
+    });
   }
   int64_t parts() const { return parts_; }
-  // The array of one part; the first part's is the result itself, which must be zero before.
-  float* part(float* result, int64_t b, int64_t p) {
-    return p == 0 ? result + b * length_ : partial_.data() + (b * (parts_ - 1) + p - 1) * length_;
+  float* part(int64_t b, int64_t p) {
+    return p == 0 ? result_ + b * length_ : partial_.get() + (b * (parts_ - 1) + p - 1) * length_;
   }
-  void add(float* result) {
-    for (int64_t b = 0; b < batch_; ++b)
+  void add(Team& team) {
+    if (parts_ == 1) return;
+    const int64_t pieces = 8;
+    team.each(batch_ * pieces, [&](int64_t task) {
+      const int64_t b = task / pieces, piece = task % pieces;
+      float* to = part(b, 0);
       for (int64_t p = 1; p < parts_; ++p) {
-        const float* from = part(result, b, p);
-        float* to = result + b * length_;
-        for (int64_t i = 0; i < length_; ++i) to[i] += from[i];
+        const float* from = part(b, p);
+        for (int64_t i = length_ * piece / pieces; i < length_ * (piece + 1) / pieces; ++i) to[i] += from[i];
       }
+    });
   }
 
  private:
+  float* result_;
   int64_t batch_, length_, parts_;
-  std::vector<float> partial_;
+  std::unique_ptr<float[]> partial_;
 };
 
 }  // namespace facefit

@@ -16,11 +16,11 @@ using IntResult = ffi::Result<Ints>;
 
 // The screen vertices (B, V) of a batch.
 template <typename Vertices>
-inline std::vector<Vertex> screen_vertices(ffi::ThreadPool& pool, const Vertices& v, int64_t B, float half_x,
+inline std::vector<Vertex> screen_vertices(Team& team, const Vertices& v, int64_t B, float half_x,
                                            float half_y) {
   const int64_t V = v.dim(0), chunks = B >= 8 ? 1 : 8;
   std::vector<Vertex> screen(B * V);
-  parallel_for(pool, B * chunks, [&](int64_t task) {
+  team.each(B * chunks, [&](int64_t task) {
     const int64_t b = task / chunks, c = task % chunks;
     for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
       screen[b * V + i] = screen_vertex(v.at(b) + 4 * i, half_x, half_y);
@@ -45,10 +45,10 @@ inline std::vector<int> begins_of_bands(int64_t rows, int64_t bands, int64_t sam
 // begins[k], the last one ends before begins.back().
 class Windows {
  public:
-  // `also(b, chunk, i, corners)` is called for every face i of every batch element b; it has no corners (null) where it
-  // names a vertex that does not exist. Each of the `chunk_count(B)` chunks of a batch element is one thread's.
+  // What `also(b)` returns is called with every face of batch element b and its corners, null where it names a vertex that
+  // does not exist.
   template <typename Faces, typename Also>
-  Windows(ffi::ThreadPool& pool, const std::vector<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
+  Windows(Team& team, const std::vector<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
           const std::vector<int>& begins, const Also& also)
       : F_(f.dim(0)), chunks_(chunk_count(B)), bands_((int64_t)begins.size() - 1), box_(B * F_),
         faces_(B * chunks_ * bands_) {
@@ -61,19 +61,22 @@ class Windows {
 #endif
     std::vector<int32_t> band_of(height);
     for (int64_t k = 0; k < bands_; ++k) std::fill(band_of.begin() + begins[k], band_of.begin() + begins[k + 1], k);
-    parallel_for(pool, B * chunks_, [&](int64_t task) {
-      const int64_t b = task / chunks_, c = task % chunks_, first = F_ * c / chunks_, last = F_ * (c + 1) / chunks_;
+    team.each(B * chunks_, [&](int64_t task) {
+      const int64_t b = task / chunks_, c = task % chunks_, F = F_, first = F * c / chunks_, last = F * (c + 1) / chunks_;
       const Vertex* s = screen.data() + b * V;
+      const int32_t *triangles = f.at(b), *band_at = band_of.data();
+      Bounds* box = &box_[b * F_];
+      const auto look = also(b);
       std::vector<int32_t>* lists = &faces_[task * bands_];
       for (int64_t k = 0; k < bands_; ++k) lists[k].reserve(2 * (last - first) / bands_);
       for (int64_t i = first; i < last; ++i) {
         const int32_t* k;
-        const bool there = corners_of(f.at(b), F_, V, i, &k);
-        also(b, c, i, there ? k : nullptr);
+        const bool there = corners_of(triangles, F, V, i, &k);
+        look(i, there ? k : nullptr);
         if (!there) continue;
-        const Bounds r = box_[b * F_ + i] = bounds_of(s[k[0]], s[k[1]], s[k[2]]);
+        const Bounds r = box[i] = bounds_of(s[k[0]], s[k[1]], s[k[2]]);
         if (r.first_x > r.last_x || r.first_y > r.last_y) continue;
-        for (int32_t band = band_of[r.first_y]; band <= band_of[r.last_y]; ++band) lists[band].push_back((int32_t)i);
+        for (int32_t band = band_at[r.first_y]; band <= band_at[r.last_y]; ++band) lists[band].push_back((int32_t)i);
       }
     });
   }
@@ -129,7 +132,7 @@ inline void nearest_faces(const Vertex* s, const int32_t* triangles, const Windo
 }
 
 // vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
-inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, IntResult face_index,
+inline ffi::Error rasterize(Team team, Floats vertices, Ints faces, IntResult face_index,
                             FloatResult barycentric, FloatResult depth) {
   const Batch batch(*face_index, 2);
   const auto v = operand<float>(vertices, batch, 2);
@@ -140,11 +143,11 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
   if (pixels == 0 || B == 0) return ffi::Error::Success();
   const float half_x = 0.5f * width, half_y = 0.5f * height;
 
-  const auto screen = screen_vertices(pool, v, B, half_x, half_y);
+  const auto screen = screen_vertices(team, v, B, half_x, half_y);
   const auto begins = begins_of_bands(height, band_count(height, B));
   const int64_t bands = (int64_t)begins.size() - 1;
-  const Windows windows(pool, screen, f, B, V, width, begins, [](int64_t, int64_t, int64_t, const int32_t*) {});
-  parallel_for(pool, B * bands, [&](int64_t task) {
+  const Windows windows(team, screen, f, B, V, width, begins, [](int64_t) { return [](int64_t, const int32_t*) {}; });
+  team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     const int first = begins[band], last = begins[band + 1] - 1;
     const int32_t* triangles = f.at(b);
@@ -173,14 +176,14 @@ inline ffi::Error rasterize(ffi::ThreadPool pool, Floats vertices, Ints faces, I
 
 // Calls each(b, part, corners, surface, pixel) for every pixel that shows a face.
 template <typename Each>
-inline void every_surface(ffi::ThreadPool& pool, const Batch& batch, int64_t parts, const Floats& vertices,
+inline void every_surface(Team& team, const Batch& batch, int64_t parts, const Floats& vertices,
                           const Ints& faces, const Ints& face_index, const Each& each) {
   const auto v = operand<float>(vertices, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2);
   const auto index = operand<int32_t>(face_index, batch, 2);
   const int64_t height = index.dim(0), width = index.dim(1);
   const float half_x = 0.5f * width, half_y = 0.5f * height;
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const int32_t *triangles = f.at(b), *shown = index.at(b), *k;
     const float* clip = v.at(b);
@@ -196,7 +199,7 @@ inline void every_surface(ffi::ThreadPool& pool, const Batch& batch, int64_t par
 }
 
 // vertices (V, 4), faces (F, 3), face_index (H, W), tangent of vertices (V, 4) -> tangents of barycentric and depth
-inline ffi::Error surface_forward(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints face_index, Floats tangent,
+inline ffi::Error surface_forward(Team team, Floats vertices, Ints faces, Ints face_index, Floats tangent,
                                   FloatResult d_barycentric, FloatResult d_depth) {
   const Batch batch(*d_depth, 2);
   const auto t = operand<float>(tangent, batch, 2);
@@ -205,7 +208,7 @@ inline ffi::Error surface_forward(ffi::ThreadPool pool, Floats vertices, Ints fa
   std::fill(weights, weights + d_barycentric->element_count(), 0.0f);
   std::fill(z, z + d_depth->element_count(), 0.0f);
   if (pixels == 0) return ffi::Error::Success();
-  every_surface(pool, batch, 4, vertices, faces, face_index,
+  every_surface(team, batch, 4, vertices, faces, face_index,
                 [&](int64_t b, int64_t, const int32_t* k, const Surface& value, int64_t at) {
                   const float* d = t.at(b);
                   const float* const corner[3] = {d + 4 * k[0], d + 4 * k[1], d + 4 * k[2]};
@@ -215,22 +218,20 @@ inline ffi::Error surface_forward(ffi::ThreadPool pool, Floats vertices, Ints fa
 }
 
 // vertices, faces, face_index, gradients of barycentric (H, W, 3) and depth (H, W) -> gradient of vertices (V, 4)
-inline ffi::Error surface_backward(ffi::ThreadPool pool, Floats vertices, Ints faces, Ints face_index,
+inline ffi::Error surface_backward(Team team, Floats vertices, Ints faces, Ints face_index,
                                    Floats g_barycentric, Floats g_depth, FloatResult g_vertices) {
   const Batch batch(*g_vertices, 2);
   const auto gb = operand<float>(g_barycentric, batch, 3);
   const auto gd = operand<float>(g_depth, batch, 2);
-  float* result = g_vertices->typed_data();
-  std::fill(result, result + g_vertices->element_count(), 0.0f);
   if (g_vertices->element_count() == 0) return ffi::Error::Success();
-  Gather gather(batch.count(), g_vertices->element_count() / batch.count());
-  every_surface(pool, batch, gather.parts(), vertices, faces, face_index,
+  Gather gather(team, g_vertices->typed_data(), batch.count(), g_vertices->element_count() / batch.count());
+  every_surface(team, batch, gather.parts(), vertices, faces, face_index,
                 [&](int64_t b, int64_t part, const int32_t* k, const Surface& value, int64_t at) {
-                  float* g = gather.part(result, b, part);
+                  float* g = gather.part(b, part);
                   float* const corner[3] = {g + 4 * k[0], g + 4 * k[1], g + 4 * k[2]};
                   surface_vjp(value, gb.at(b) + 3 * at, gd.at(b)[at], corner);
                 });
-  gather.add(result);
+  gather.add(team);
   return ffi::Error::Success();
 }
 

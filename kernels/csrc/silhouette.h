@@ -38,10 +38,11 @@ enum { kLongestWalk = 64 };
 // Whether a face has a neighbour across the edge opposite corner k that is wound as it is.
 FACEFIT_BOTH bool wound_alike(const Mesh& mesh, int32_t face, int k) {
   const int32_t next = mesh.neighbor[3 * face + k];
-  if (next < 0 || next >= mesh.face_count) return false;
+  const bool there = is_below(next, mesh.face_count);
   const int32_t p = mesh.faces[3 * face + (k + 1) % 3], q = mesh.faces[3 * face + (k + 2) % 3];
-  const int32_t* other = mesh.faces + 3 * next;  // every comparison made: which one holds cannot be foreseen
-  return ((other[0] == q) & (other[1] == p)) | ((other[1] == q) & (other[2] == p)) | ((other[2] == q) & (other[0] == p));
+  const int32_t* other = mesh.faces + 3 * (there ? next : face);  // all is compared: which one holds cannot be foreseen
+  return there & (((other[0] == q) & (other[1] == p)) | ((other[1] == q) & (other[2] == p)) |
+                  ((other[2] == q) & (other[0] == p)));
 }
 
 FACEFIT_BOTH float edge_at(const Vertex& a, const Vertex& b, float x, float y) {

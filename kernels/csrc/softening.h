@@ -93,7 +93,7 @@ FACEFIT_BOTH void blend_pixel_vjp(const Softness& s, int64_t K, int64_t C, const
 
 // values (H, W, K, C), face_index, depth and signed distance (H, W, K), background (H, W, C), softness (2): sigma and
 // gamma -> image (H, W, C), coverage (H, W)
-inline ffi::Error soft_blend(ffi::ThreadPool pool, Floats values, Ints face_index, Floats depth, Floats distance,
+inline ffi::Error soft_blend(Team team, Floats values, Ints face_index, Floats depth, Floats distance,
                              Floats background, Floats softness, FloatResult image, FloatResult coverage) {
   const Batch batch(*coverage, 2);
   const auto c = operand<float>(values, batch, 4), z = operand<float>(depth, batch, 3),
@@ -101,7 +101,7 @@ inline ffi::Error soft_blend(ffi::ThreadPool pool, Floats values, Ints face_inde
              soft = operand<float>(softness, batch, 1);
   const auto index = operand<int32_t>(face_index, batch, 3);
   const int64_t K = index.dim(2), C = c.dim(3), pixels = index.dim(0) * index.dim(1), parts = 8;
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
     std::vector<float> chance(K), weight(K);
@@ -117,7 +117,7 @@ inline ffi::Error soft_blend(ffi::ThreadPool pool, Floats values, Ints face_inde
 }
 
 // As above with image and the gradients of both results -> gradients of values, depth, signed distance and background
-inline ffi::Error soft_blend_backward(ffi::ThreadPool pool, Floats values, Ints face_index, Floats depth,
+inline ffi::Error soft_blend_backward(Team team, Floats values, Ints face_index, Floats depth,
                                       Floats distance, Floats background, Floats softness, Floats image,
                                       Floats g_image, Floats g_coverage, FloatResult g_values, FloatResult g_depth,
                                       FloatResult g_distance, FloatResult g_background) {
@@ -128,7 +128,7 @@ inline ffi::Error soft_blend_backward(ffi::ThreadPool pool, Floats values, Ints 
              gi = operand<float>(g_image, batch, 3), gc = operand<float>(g_coverage, batch, 2);
   const auto index = operand<int32_t>(face_index, batch, 3);
   const int64_t K = index.dim(2), C = c.dim(3), pixels = index.dim(0) * index.dim(1), parts = 8;
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
     std::vector<float> chance(K), weight(K), scratch(K);
@@ -149,7 +149,7 @@ inline ffi::Error soft_blend_backward(ffi::ThreadPool pool, Floats values, Ints 
 // Rasterization, interpolation and blending at once, without a list of fragments in memory but their face indices:
 // vertices (V, 4), faces (F, 3), attributes (V, C), background (H, W, C), softness (2), blur () ->
 // face_index (H, W, K), image (H, W, C), coverage (H, W)
-inline ffi::Error soft_render(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats attributes, Floats background,
+inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats attributes, Floats background,
                               Floats softness, Floats blur, IntResult face_index, FloatResult image,
                               FloatResult coverage) {
   const Batch batch(*face_index, 3);
@@ -159,7 +159,7 @@ inline ffi::Error soft_render(ffi::ThreadPool pool, Floats vertices, Ints faces,
   const int64_t rank = face_index->dimensions().size();
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
   const int64_t K = face_index->dimensions()[rank - 1], C = a.dim(1);
-  every_band(pool, batch, height, width, K, vertices, faces, blur, (height + 15) / 16,
+  every_band(team, batch, height, width, K, vertices, faces, blur, (height + 15) / 16,
              [&](int64_t b, const Drawing& drawing, int first, int last) {
                const int64_t base = (int64_t)width * (b * height + first), count = (int64_t)width * (last - first + 1);
                const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
@@ -191,7 +191,7 @@ inline ffi::Error soft_render(ffi::ThreadPool pool, Floats vertices, Ints faces,
 
 // vertices, faces, attributes, background, softness, face_index, image and the gradients of image and coverage ->
 // gradients of vertices, attributes and background
-inline ffi::Error soft_render_backward(ffi::ThreadPool pool, Floats vertices, Ints faces, Floats attributes,
+inline ffi::Error soft_render_backward(Team team, Floats vertices, Ints faces, Floats attributes,
                                        Floats background, Floats softness, Ints face_index, Floats image,
                                        Floats g_image, Floats g_coverage, FloatResult g_vertices,
                                        FloatResult g_attributes, FloatResult g_background) {
@@ -201,18 +201,17 @@ inline ffi::Error soft_render_backward(ffi::ThreadPool pool, Floats vertices, In
              out = operand<float>(image, batch, 3), gi = operand<float>(g_image, batch, 3),
              gc = operand<float>(g_coverage, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2), index = operand<int32_t>(face_index, batch, 3);
-  float *to_vertices = g_vertices->typed_data(), *to_attributes = g_attributes->typed_data();
-  std::fill(to_vertices, to_vertices + g_vertices->element_count(), 0.0f);
-  std::fill(to_attributes, to_attributes + g_attributes->element_count(), 0.0f);
+  float* to_vertices = g_vertices->typed_data();
   const int64_t height = index.dim(0), width = index.dim(1), K = index.dim(2), C = a.dim(1), V = v.dim(0);
   const float half_x = 0.5f * width, half_y = 0.5f * height;
-  const Screen screen(pool, v, batch.count(), half_x, half_y);
-  Gather positions(batch.count(), v.size), colors(batch.count(), a.size);
+  const Screen screen(team, v, batch.count(), half_x, half_y);
+  Gather positions(team, to_vertices, batch.count(), v.size);
+  Gather colors(team, g_attributes->typed_data(), batch.count(), a.size);
   const int64_t parts = positions.parts();
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1], *attribute = a.at(b);
-    float *gv = positions.part(to_vertices, b, part), *ga = colors.part(to_attributes, b, part);
+    float *gv = positions.part(b, part), *ga = colors.part(b, part);
     std::vector<Fragment> fragment(K);
     std::vector<float> work(6 * K + 2 * K * C);
     float *chance = work.data(), *weight = chance + K, *z = weight + K, *d = z + K, *gz = d + K, *gd = gz + K,
@@ -257,7 +256,7 @@ inline ffi::Error soft_render_backward(ffi::ThreadPool pool, Floats vertices, In
         }
       }
   });
-  positions.add(to_vertices), colors.add(to_attributes);
+  positions.add(team), colors.add(team);
   for (int64_t i = 0; i < batch.count() * V; ++i) vertex_vjp(screen.scale[i], half_x, half_y, to_vertices + 4 * i);
   return ffi::Error::Success();
 }

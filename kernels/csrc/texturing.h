@@ -42,7 +42,7 @@ FACEFIT_BOTH Taps taps_of(const int32_t* level, float u, float v, bool wrap) {
 }
 
 // pyramid (N, C), table (L, 3), coordinates (M, 2), level (M), wrap () -> (M, C)
-inline ffi::Error texture(ffi::ThreadPool pool, Floats pyramid, Ints table, Floats coordinates, Floats level,
+inline ffi::Error texture(Team team, Floats pyramid, Ints table, Floats coordinates, Floats level,
                           Ints wrap, FloatResult out) {
   const Batch batch(*out, 2);
   const auto p = operand<float>(pyramid, batch, 2), at = operand<float>(coordinates, batch, 2),
@@ -52,7 +52,7 @@ inline ffi::Error texture(ffi::ThreadPool pool, Floats pyramid, Ints table, Floa
   const float last = (float)(rows.dim(0) - 1);
   float* result = out->typed_data();
   std::fill(result, result + out->element_count(), 0.0f);
-  parallel_for(pool, batch.count() * parts, [&](int64_t task) {
+  team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     for (int64_t i = M * part / parts; i < M * (part + 1) / parts; ++i) {
       const float s = std::min(std::max(l.at(b)[i], 0.0f), last);
@@ -72,7 +72,7 @@ inline ffi::Error texture(ffi::ThreadPool pool, Floats pyramid, Ints table, Floa
 }
 
 // As above with the gradient of the result -> gradients of pyramid, coordinates and level
-inline ffi::Error texture_backward(ffi::ThreadPool pool, Floats pyramid, Ints table, Floats coordinates, Floats level,
+inline ffi::Error texture_backward(Team team, Floats pyramid, Ints table, Floats coordinates, Floats level,
                                    Ints wrap, Floats gradient, FloatResult g_pyramid, FloatResult g_coordinates,
                                    FloatResult g_level) {
   const Batch batch(*g_pyramid, 2);
@@ -81,12 +81,11 @@ inline ffi::Error texture_backward(ffi::ThreadPool pool, Floats pyramid, Ints ta
   const auto rows = operand<int32_t>(table, batch, 2), repeat = operand<int32_t>(wrap, batch, 0);
   const int64_t C = p.dim(1), M = at.dim(0);
   const float last = (float)(rows.dim(0) - 1);
-  float *gp = g_pyramid->typed_data(), *gu = g_coordinates->typed_data(), *gl = g_level->typed_data();
-  std::fill(gp, gp + g_pyramid->element_count(), 0.0f);
-  Gather gather(batch.count(), p.size);
-  parallel_for(pool, batch.count() * gather.parts(), [&](int64_t task) {
+  float *gu = g_coordinates->typed_data(), *gl = g_level->typed_data();
+  Gather gather(team, g_pyramid->typed_data(), batch.count(), p.size);
+  team.each(batch.count() * gather.parts(), [&](int64_t task) {
     const int64_t b = task / gather.parts(), part = task % gather.parts();
-    float* sum = gather.part(gp, b, part);
+    float* sum = gather.part(b, part);
     for (int64_t i = M * part / gather.parts(); i < M * (part + 1) / gather.parts(); ++i) {
       const float s = std::min(std::max(l.at(b)[i], 0.0f), last), *from = g.at(b) + C * i;
       const int low = (int)s;
@@ -109,7 +108,7 @@ inline ffi::Error texture_backward(ffi::ThreadPool pool, Floats pyramid, Ints ta
       gu[2 * (b * M + i)] = du, gu[2 * (b * M + i) + 1] = dv, gl[b * M + i] = dl;
     }
   });
-  gather.add(gp);
+  gather.add(team);
   return ffi::Error::Success();
 }
 

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__SSE2__) && !defined(__CUDACC__)
+#if defined(__x86_64__) && !defined(__CUDACC__)
 #include <emmintrin.h>
 #endif
 
@@ -24,13 +24,16 @@ struct Vertex {
   float x, y, z, w;
 };
 
+// Whether there is an element `index` of `count` ones, in one comparison: what is negative is very large without a sign.
+FACEFIT_BOTH bool is_below(int64_t index, int64_t count) { return (uint64_t)index < (uint64_t)count; }
+
 // The corners of face f; false where f is no face or names a vertex that does not exist.
 FACEFIT_BOTH bool corners_of(const int32_t* faces, int64_t face_count, int64_t vertex_count, int64_t f,
                              const int32_t** corners) {
-  if (f < 0 || f >= face_count) return false;
+  if (!is_below(f, face_count)) return false;
   const int32_t* c = faces + 3 * f;
   *corners = c;
-  return c[0] >= 0 && c[0] < vertex_count && c[1] >= 0 && c[1] < vertex_count && c[2] >= 0 && c[2] < vertex_count;
+  return is_below(c[0], vertex_count) && is_below(c[1], vertex_count) && is_below(c[2], vertex_count);
 }
 
 FACEFIT_BOTH Vertex screen_vertex(const float* clip, float half_width, float half_height) {
@@ -115,7 +118,7 @@ FACEFIT_BOTH Bounds bounds(const Vertex& a, const Vertex& b, const Vertex& c, in
           (short)round_down(clamp(most(a.y, b.y, c.y) + high, -1, h - 1))};
 }
 
-#if defined(__SSE2__) && !defined(__CUDACC__)
+#if defined(__x86_64__) && !defined(__CUDACC__)
 #define FACEFIT_FOUR_AT_ONCE
 // `bounds` of a triangle in front of the camera, all four ends at once.
 class FourBounds {
@@ -140,9 +143,8 @@ class FourBounds {
     const __m128i whole = _mm_cvttps_epi32(within);
     const __m128i up = _mm_sub_epi32(whole, _mm_castps_si128(_mm_cmpgt_ps(within, _mm_cvtepi32_ps(whole))));
     const __m128i turned = _mm_setr_epi32(0, 0, -1, -1), found = _mm_sub_epi32(_mm_xor_si128(up, turned), turned);
-    Bounds result;
-    _mm_storel_epi64((__m128i*)&result, _mm_packs_epi32(found, found));
-    return result;
+    const int64_t packed = _mm_cvtsi128_si64(_mm_packs_epi32(found, found));
+    return {(short)packed, (short)(packed >> 16), (short)(packed >> 32), (short)(packed >> 48)};
   }
 
  private:
