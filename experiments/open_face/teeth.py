@@ -16,6 +16,9 @@ REACH_MM = 12.0  # how far off the walls of the mouth carry a tooth along
 COLOR = np.array([0.44, 0.385, 0.30])  # linear RGB
 # Where MakeHuman has them, they come through closed lips at the corners of the mouth.
 NARROWER, SET_BACK_MM = 0.93, 2.0
+# MakeHuman's upper row ends where closed lips meet; people's ends a little below, and a smile shows it down to
+# the lower lip.
+LOWER_MM = 3.0
 BACK_MM = (6.0, 24.0)  # behind the front teeth: from here to there less and less light comes into the mouth
 DARKEST = 0.1
 
@@ -66,9 +69,11 @@ def read_teeth(
     follow /= follow.sum(1, keepdims=True)
     offsets = [read_target(files, name, len(base.vertices))[keep] * DECIMETRE_MM for name in targets]
     depth = place[:, 2].max() - place[:, 2]
-    teeth = place + follow @ (reference - before)
+    upper = np.isin(keep, base.quads[base.groups == GROUPS[0]])
+    teeth = (place + follow @ (reference - before)) * [NARROWER, 1.0, 1.0] - [0.0, 0.0, SET_BACK_MM]
+    teeth[upper, 1] -= LOWER_MM
     return Teeth(
-        reference=teeth * [NARROWER, 1.0, 1.0] - [0.0, 0.0, SET_BACK_MM],
+        reference=teeth,
         follow=follow,
         expressions=np.stack(offsets),
         faces=np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]),
