@@ -59,12 +59,15 @@ def _draw(model: FaceModel, parameters: Parameters):
     return linear_to_srgb(image), drawn.coverage, dense, seen(model.landmarks68)
 
 
-def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = False) -> Subject:
+def random_subject(
+    model: FaceModel, views: int, seed: int = 0, sparse: bool = False, skin_tone: float = 1.0
+) -> Subject:
     """A person drawn from the model's prior, photographed from different sides with different expressions and
     light.
 
     Args:
         sparse: the photographs carry the 68 landmarks too, as if a user had given them.
+        skin_tone: albedo beside the mean albedo, as nearly as the model has it.
     """
     random = np.random.default_rng(seed)
 
@@ -73,6 +76,11 @@ def random_subject(model: FaceModel, views: int, seed: int = 0, sparse: bool = F
 
     identity = normal(model.identity_basis.shape[0])
     albedo = normal(model.albedo_basis.shape[0], scale=0.5)
+    if skin_tone != 1.0:
+        basis = np.asarray(model.albedo_basis).reshape(len(albedo), -1).T
+        wanted = (skin_tone - 1.0) * np.asarray(model.albedo_mean).ravel()
+        ridge = np.linalg.solve(basis.T @ basis + 10.0 * np.eye(len(albedo)), basis.T @ wanted)
+        albedo = jnp.asarray(ridge, jnp.float32)
     photographs, truth, landmarks = [], [], []
     for n in range(views):
         weights = random.uniform(0, 0.4, model.expression_basis.shape[0])

@@ -112,6 +112,24 @@ def test_the_light_and_the_skin_explain_the_colors_together(model, subjects, fit
         )
 
 
+def test_dark_skin_is_found_in_as_many_steps_as_light_skin(model):
+    """From the mean face's skin a solver step towards dark skin would end beyond black."""
+    known = random_subject(model, 1, seed=3, skin_tone=0.12)
+    steps = PRESETS["default"].photometric_steps
+    fit = fit_subject(known.photographs, model, PRESETS["fast"].replace(photometric_steps=steps))
+    skin = np.asarray(model.regions["skin"]) > 0.9
+
+    def tone(albedo):
+        return (model.albedo_mean + np.tensordot(albedo, model.albedo_basis, axes=1))[skin].mean(0)
+
+    truth = tone(known.parameters.albedo)
+    assert truth.max() < 0.1  # it is dark
+    np.testing.assert_allclose(tone(fit.albedo), truth, atol=0.03)
+    settled = fit_subject(known.photographs, model, PRESETS["fast"].replace(photometric_steps=24))
+    ours, best = (f.views[0].energies["photometric"] for f in (fit, settled))
+    assert ours < 1.05 * best + 1.0
+
+
 def test_the_same_photographs_give_the_same_fit(model, subjects, fits):
     again = fit_subject(subjects[0].photographs, model, "fast")
     first = fits[0][2]

@@ -16,8 +16,8 @@ REACH_MM = 12.0  # how far off the walls of the mouth carry a tooth along
 COLOR = np.array([0.44, 0.385, 0.30])  # linear RGB
 # Where MakeHuman has them, they come through closed lips at the corners of the mouth.
 NARROWER, SET_BACK_MM = 0.93, 2.0
-# MakeHuman's upper row ends where closed lips meet; people's ends a little below, and a smile shows it down to
-# the lower lip.
+# MakeHuman's upper row ends where closed lips meet; people's ends a little below, and a smile shows it down
+# to the lower lip.
 LOWER_MM = 3.0
 BACK_MM = (6.0, 24.0)  # behind the front teeth: from here to there less and less light comes into the mouth
 DARKEST = 0.1

@@ -1,4 +1,4 @@
-"""The pose a fit starts from: one linear solve from landmarks, no search.
+"""Where a fit starts from: linear solves for pose, then for skin tone and light; no search.
 
 On the host: compiling it would take far longer than running it.
 """
@@ -20,6 +20,9 @@ from facefit.model.registration import similarity
 _HALF_TURN = (1.0, -1.0, -1.0)
 # Focal lengths a subject has room for; more cameras than that, and the room doubles until they fit.
 _CAMERAS = 8
+# The darkest and the brightest skin, as a multiple of the mean albedo, and how well a landmark tells it.
+_TONES, _TONE_SIGMA = (0.08, 1.6), 0.3
+_TELLING = slice(0, 468, 8)  # one landmark in eight
 
 
 def scaled_orthographic(
@@ -41,7 +44,7 @@ def scaled_orthographic(
 def start(
     fitting: FittingSurface, observations: Sequence[Observation], settings: Settings
 ) -> tuple[Shared, tuple[View, ...]]:
-    """The mean face, neutral, under ambient light, with the pose that its landmarks suggest; each focal
+    """The mean face, neutral, under white ambient light, with the pose that its landmarks suggest; each focal
     length a compromise of its prior and of the face's usual distance.
     """
     placed = [_view(fitting, observation, settings) for observation in observations]
@@ -65,23 +68,13 @@ def _view(fitting: FittingSurface, observation: Observation, settings: Settings)
     points = np.asarray(fitting.landmarks.mean, np.float64) * _HALF_TURN
     if observation.weight468 > 0:
         scale, rotation, offset = similarity(points[:468], observation.points468)
-        where = observation.points468[:, :2]
     else:
         # Jaw points slide on the face; the rest stays put.
         firm = observation.points68[17:].astype(np.float64)
         scale, rotation, offset = scaled_orthographic(points[468 + 17 :], firm)
-        where = np.broadcast_to(observation.points68.mean(0), (468, 2))
     scale = max(scale, 1e-3)
-    # What the ambient light must be for the mean albedo to look like the photograph, from the landmarks,
-    # which are on the face whatever the background is. The upper quartile is skin: eyes, lips, beards and
-    # shadows are darker, and starting too dark would make outliers of the skin.
-    albedo = np.asarray(fitting.surface.albedo_mean)[np.asarray(fitting.landmark_corner)[:468]].mean(1)
-    column, row = np.clip(where.astype(np.int32), 0, observation.image.shape[0] - 1).T
-    ratio = np.quantile(observation.image[row, column] / np.maximum(albedo, 0.02), 0.75, axis=0)
-    light = np.clip(ratio, 0.02, 8.0)
     ambient = np.zeros((9, 3), np.float32)
-    color = 0.0 if observation.grey else 0.5
-    ambient[0] = color * light + (1 - color) * light.mean()
+    ambient[0] = 1.0
     view = View(
         expression=np.zeros(fitting.surface.expression_basis.shape[0], np.float32),
         pose=Pose(
@@ -96,3 +89,49 @@ def _view(fitting: FittingSurface, observation: Observation, settings: Settings)
     by_distance = np.log(scale * settings.distance_mm * observation.photo_px)
     a, b = settings.distance_log_sigma**-2, observation.log_focal_sigma**-2
     return view, float((a * by_distance + b * observation.log_focal) / (a + b))
+
+
+def _brightness(fitting: FittingSurface, observation: Observation) -> Float[np.ndarray, "3"]:
+    """What the ambient light must be for the mean albedo to look like the photograph.
+
+    From the landmarks, which are on the face whatever the background is. The upper quartile is skin: eyes,
+    lips, beards and shadows are darker, and starting too dark would make outliers of the skin.
+    """
+    if observation.weight468 > 0:
+        where = np.asarray(observation.points468)[:, :2]
+    else:
+        where = np.broadcast_to(np.asarray(observation.points68).mean(0), (468, 2))
+    image = np.asarray(observation.image)
+    albedo = np.asarray(fitting.surface.albedo_mean)[np.asarray(fitting.landmark_corner)[:468]].mean(1)
+    column, row = np.clip(where.astype(np.int32), 0, image.shape[0] - 1).T
+    ratio = np.quantile(image[row, column] / np.maximum(albedo, 0.02), 0.75, axis=0)
+    light = np.clip(ratio, 0.02, 8.0)
+    color = 0.0 if observation.grey else 0.5
+    return color * light + (1 - color) * light.mean()
+
+
+def start_colors(
+    fitting: FittingSurface, observations: Sequence[Observation], shared: Shared, views: Sequence[View]
+) -> tuple[Shared, tuple[View, ...]]:
+    """Albedo and ambient light with which the skin is about as bright as in the photographs.
+
+    Light is about one by the exposure's prior, so most of what a photograph is darker than the mean face is
+    the skin's tone. The solver would get there by itself, but not in one step: sRGB is so much steeper near
+    black that a step from bright skin towards dark ends beyond black.
+    """
+    seen = np.array([_brightness(fitting, observation) for observation in observations])
+    tone = np.clip(np.exp(np.log(seen).mean(0)), *_TONES)
+    corner = np.asarray(fitting.landmark_corner)[_TELLING]
+    mean = np.asarray(fitting.surface.albedo_mean)[corner].mean(1)
+    basis = np.asarray(fitting.albedo_basis)[corner].mean(1)
+    scale = (_TONE_SIGMA * np.maximum(mean, 0.02)).reshape(-1)
+    rows = basis.reshape(len(scale), -1) / scale[:, None]
+    wanted = ((tone - 1.0) * mean).reshape(-1) / scale
+    albedo = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ wanted)
+    reached = np.maximum((mean + basis @ albedo).mean(0) / mean.mean(0), _TONES[0])
+    lit = []
+    for view, brightness in zip(views, seen, strict=True):
+        lighting = np.zeros((9, 3), np.float32)
+        lighting[0] = brightness / reached
+        lit.append(view.replace(lighting=lighting))
+    return shared.replace(albedo=albedo.astype(np.float32)), tuple(lit)

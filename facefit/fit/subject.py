@@ -17,7 +17,7 @@ from facefit.fit.result import Fit, FittedView
 from facefit.fit.settings import PRESETS, Settings
 from facefit.fit.solver import Solution
 from facefit.fit.stages import energies, run_stage
-from facefit.fit.start import start
+from facefit.fit.start import start, start_colors
 from facefit.fit.state import Shared, View, camera
 from facefit.fit.surface import FittingSurface, PointBasis, fitting_surface
 from facefit.metrics import landmark_rmse
@@ -80,7 +80,8 @@ def fit_subject(
             negative_sigma=4.0 * settings.negative_sigma,
         )
         first = (settings.photometric_steps + 2) // 3
-        solution = run(solution.shared, solution.views, lighting, photometric=True, steps=first)
+        shared, views = start_colors(fitting, observations, solution.shared, solution.views)
+        solution = run(shared, views, lighting, photometric=True, steps=first)
         rest = settings.photometric_steps - first
         solution = run(solution.shared, solution.views, settings, photometric=True, steps=rest)
         jax.block_until_ready(solution)
