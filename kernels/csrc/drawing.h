@@ -40,6 +40,16 @@ inline void pool_rows(const float* fine, int64_t channels, int64_t W, int64_t sa
     }
 }
 
+// The gradient of the fine picture's rows, given that of the result; `fine` begins at row y0.
+inline void unpool_rows(const float* gradient, int64_t channels, int64_t W, int64_t samples, int64_t y0, int64_t y1,
+                        float* fine) {
+  const float share = 1.0f / (samples * samples);
+  for (int64_t y = y0; y < y1; ++y)
+    for (int64_t x = 0; x < W; ++x)
+      for (int64_t i = 0; i < channels; ++i)
+        *fine++ = share * gradient[channels * (y / samples * (W / samples) + x / samples) + i];
+}
+
 // Four pixels that show faces, and the corners of these. Where there are fewer, the first one stands for the others.
 struct Pixels {
   int count;
@@ -164,6 +174,7 @@ inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Fl
   const int64_t H = face_index->dimensions()[rank - 2], W = face_index->dimensions()[rank - 1];
   const int64_t rows = picture->dimensions()[out_rank - 3], V = v.dim(0), F = f.dim(0), C = a.dim(1), B = batch.count();
   if (picture->element_count() == 0) return ffi::Error::Success();
+  expect_large_results(face_index, edges, hard, picture);
   const int64_t samples = H / rows, pixels = H * W;
   const auto screen = screen_vertices(team, v, B, 0.5f * W, 0.5f * H);
   auto drawn = [&](int64_t b) {
@@ -197,7 +208,7 @@ inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Fl
     const Drawn d = drawn(b);
     float* out = picture->typed_data() + (C + 1) * b * (pixels / (samples * samples));
     if (samples == 1) return blend_rows(d.pairs(), C + 1, d.hard, y0, y1, out);
-    std::vector<float> fine((C + 1) * (y1 - y0) * W);
+    Array<float> fine((C + 1) * (y1 - y0) * W);
     blend_rows(d.pairs(), C + 1, d.hard, y0, y1, fine.data() - (C + 1) * W * y0);
     pool_rows(fine.data(), C + 1, W, samples, y0, y1, out);
   });
@@ -216,7 +227,8 @@ inline ffi::Error draw_forward(Team team, Floats vertices, Ints faces, Floats at
   if (out->element_count() == 0) return ffi::Error::Success();
   const int64_t H = index.dim(0), W = index.dim(1), C = a.dim(1), B = batch.count();
   const int64_t rows = out->dimensions()[out->dimensions().size() - 3], samples = H / rows;
-  std::vector<float> tangent((C + 1) * B * H * W);
+  expect_large_results(out);
+  Array<float> tangent((C + 1) * B * H * W);
   const int64_t bands = band_count(rows, B);
   for (int pass = 0; pass < 2; ++pass)
     team.each(B * bands, [&](int64_t task) {
@@ -226,7 +238,7 @@ inline ffi::Error draw_forward(Team team, Floats vertices, Ints faces, Floats at
       float* moved = tangent.data() + b * (C + 1) * H * W;
       if (pass == 0) return shade_forward_rows(d, dv.at(b), da.at(b), y0, y1, moved);
       float* to = out->typed_data() + b * (C + 1) * (H / samples) * (W / samples);
-      std::vector<float> fine((C + 1) * (y1 - y0) * W);
+      Array<float> fine((C + 1) * (y1 - y0) * W);
       blend_forward_rows(d.pairs(), C + 1, d.hard, dv.at(b), moved, y0, y1, fine.data() - (C + 1) * W * y0);
       pool_rows(fine.data(), C + 1, W, samples, y0, y1, to);
     });
@@ -246,26 +258,24 @@ inline ffi::Error draw_backward(Team team, Floats vertices, Ints faces, Floats a
   Gather colors(team, g_attributes->typed_data(), batch.count(), a.size);
   if (g.size == 0 || batch.count() == 0 || v.dim(0) == 0) return ffi::Error::Success();
   const int64_t H = index.dim(0), W = index.dim(1), C = a.dim(1), channels = C + 1, B = batch.count();
-  const int64_t samples = H / g.dim(0), width = g.dim(1);
-  std::vector<float> fine(samples > 1 ? channels * B * H * W : 0);
-  if (samples > 1)
-    team.each(B * g.dim(0), [&](int64_t task) {
-      const int64_t b = task / g.dim(0), row = task % g.dim(0);
-      const float share = 1.0f / (samples * samples);
-      for (int64_t y = samples * row; y < samples * (row + 1); ++y)
-        for (int64_t x = 0; x < W; ++x)
-          for (int64_t i = 0; i < channels; ++i)
-            fine[channels * ((b * H + y) * W + x) + i] = share * g.at(b)[channels * (row * width + x / samples) + i];
-    });
+  const int64_t samples = H / g.dim(0);
   const int64_t parts = gather.parts();
   team.each(B * parts, [&](int64_t task) {
-    const int64_t b = task / parts, part = task % parts, y0 = H * part / parts, y1 = H * (part + 1) / parts;
+    const int64_t b = task / parts, part = task % parts, end = H * (part + 1) / parts;
     const Drawn d = {v.at(b), a.at(b), f.at(b), index.at(b), e.at(b), h.at(b), v.dim(0), f.dim(0), C, H, W, samples};
     float *g_clip = gather.part(b, part), *g_color = colors.part(b, part);
-    std::vector<float> g_hard(channels * (y1 - y0) * W);
-    blend_backward_rows(d.pairs(), channels, d.hard, samples > 1 ? fine.data() + channels * b * H * W : g.at(b), y0, y1,
-                        g_clip, g_hard.data());
-    shade_backward_rows(d, g_hard.data(), y0, y1, g_clip, g_color);
+    Array<float> g_hard(channels * kBandRows * W), fine(samples > 1 ? channels * (kBandRows + 2 * kReach) * W : 0);
+    for (int64_t y0 = H * part / parts, y1; y0 < end; y0 = y1) {
+      y1 = std::min(y0 + kBandRows, end);
+      const float* gradient = g.at(b);
+      if (samples > 1) {
+        const int64_t first = std::max<int64_t>(y0 - kReach, 0);
+        unpool_rows(gradient, channels, W, samples, first, std::min(y1 + kReach, H), fine.data());
+        gradient = fine.data() - channels * W * first;
+      }
+      blend_backward_rows(d.pairs(), channels, d.hard, gradient, y0, y1, g_clip, g_hard.data());
+      shade_backward_rows(d, g_hard.data(), y0, y1, g_clip, g_color);
+    }
   });
   gather.add(team);
   colors.add(team);
