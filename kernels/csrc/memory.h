@@ -17,7 +17,7 @@ namespace facefit {
 // what is drawn there. (NumPy does the same for its arrays.)
 inline void expect_large(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const size_t page = 4096, least = 1 << 22;
+  const size_t page = 4096, least = 1 << 21;
   if (bytes < least) return;
   const size_t skipped = (page - (uintptr_t)data % page) % page;
   madvise((char*)data + skipped, (bytes - skipped) / page * page, MADV_HUGEPAGE);  // advice: nothing is lost if refused
