@@ -1,10 +1,9 @@
 // Loops of drawing on the CPU: from vertices and their attributes to antialiased pixels in one call, and back.
 #pragma once
 
-#include <type_traits>
-
 #include "antialiasing.h"
 #include "four.h"
+#include "interpolation.h"
 
 namespace facefit {
 
@@ -18,13 +17,6 @@ struct Drawn {
 
   Pairs pairs() const { return {clip, edges, V, H, W}; }
 };
-
-// Calls f with the number of attributes: known to the compiler where there are three, the commonest case.
-template <typename F>
-inline void with_channels(int64_t C, const F& f) {
-  if (C == 3) return f(std::integral_constant<int64_t, 3>());
-  f(C);
-}
 
 // The result: a picture of the attributes, and the coverage.
 template <typename Number>
