@@ -23,11 +23,16 @@ def compiled(function: Callable, *arguments) -> tuple[Callable, float]:
         jax.config.update("jax_enable_compilation_cache", cached)
 
 
-def rounds(functions: dict[str, Callable], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Milliseconds of every call; the functions take turns."""
+def rounds(functions: dict[str, Callable], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Milliseconds of every call; the functions take turns.
+
+    Each timed call comes right after an untimed one of the same function: the first one after another
+    function finds that one's data in the caches and the other cores asleep, which disturbs the shortest most.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(repeats + warm_up):
         for name, function in functions.items():
+            jax.block_until_ready(function())
             start = time.perf_counter()
             jax.block_until_ready(function())
             if number >= warm_up:

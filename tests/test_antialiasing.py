@@ -138,12 +138,12 @@ def test_neighbors_are_across_the_opposite_edge(implementation):
 
 
 def test_both_implementations_find_the_same_edges(both_implementations):
-    from facefit_kernels.antialiasing import reference
+    from facefit_kernels.antialiasing.silhouette import crossings
     from facefit_kernels.library import call
 
     found = {}
     cases = [random_case(seed) for seed in range(40)] + [ball_case(800, (48, 56))]
-    compiled = jax.jit(reference.crossings)
+    compiled = jax.jit(crossings)
     for case in cases:
         index = rasterize(*case, implementation="native").face_index[..., 0]
         adjacent = neighbors(case.faces, "native")

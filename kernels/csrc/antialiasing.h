@@ -65,6 +65,7 @@ class Sides {
     const float* area = &area_[b * F];
     const uint8_t* ends = &ends_[b * F];
     uint8_t* seen = &rim_[b * V];  // from which sides; 3 is from both
+    std::fill(seen, seen + V, 0);
     const int32_t* k;
     for (int64_t i = 0; i < F; ++i) {
       if (!corners_of(faces, F, V, i, &k)) continue;
@@ -80,9 +81,9 @@ class Sides {
 
  private:
   int64_t V_, F_;
-  std::vector<float> area_;    // (B, F)
-  std::vector<uint8_t> ends_;  // (B, F): bit j where the surface does not go on across the edge opposite corner j
-  std::vector<uint8_t> rim_;   // (B, V)
+  Array<float> area_;    // (B, F)
+  Array<uint8_t> ends_;  // (B, F): bit j where the surface does not go on across the edge opposite corner j
+  Array<uint8_t> rim_;   // (B, V)
 };
 
 // A row of pixels: the face that each shows, -1 where that is none, and its corners, -1 where they are on the rim.
@@ -177,6 +178,9 @@ inline ffi::Error crossings(Team team, Floats vertices, Ints faces, Ints neighbo
   return ffi::Error::Success();
 }
 
+// Rows above and below a row whose pixels' gradients the blend takes to it.
+constexpr int64_t kReach = 2;
+
 // Calls each(edge, crossing, pair) for every pair that an edge crosses between and whose first pixel is in the rows y0 to
 // y1 (excluded). A pair's pixels are at most one row above and two below its first.
 template <typename Each>
@@ -228,7 +232,7 @@ inline void blend_backward_rows(const Pairs& pairs, int64_t C, const float* imag
     float* g = g_image + C * (pixel - begin);
     for (int64_t i = 0; i < C; ++i) g[i] += weight * to[i];
   };
-  every_crossing(pairs, y0 - 2, y1 + 1, [&](const int32_t* ends, const Crossing& c, const Pair& pair) {
+  every_crossing(pairs, y0 - kReach, y1 + 1, [&](const int32_t* ends, const Crossing& c, const Pair& pair) {
     const float* to = gradient + C * pair.changed;
     add(pair.first, pair.weight + pair.slope_first, to);
     add(pair.second, -pair.weight - pair.slope_second, to);

@@ -41,13 +41,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw, draw,
                               FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Ints>()
-                                  .Ret<Floats>().Ret<Floats>());
+                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw_forward, draw_forward,
                               FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>()
-                                  .Arg<Floats>().Arg<Floats>().Ret<Floats>());
+                                  .Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw_backward, draw_backward,
                               FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>()
-                                  .Arg<Floats>().Ret<Floats>().Ret<Floats>());
+                                  .Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_normals, normals,
                               FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_normals_forward, normals_forward,

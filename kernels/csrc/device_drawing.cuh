@@ -89,15 +89,41 @@ struct DrawBackward {
   }
 };
 
+// The attributes and the coverage of a picture (H, W, C + 1) apart, and together again.
+struct Separate {
+  const float* picture;
+  int64_t C, pixels;
+  float *image, *coverage;
+
+  __device__ void operator()(int64_t b, int64_t at) const {
+    const int64_t pixel = b * pixels + at;
+    for (int64_t i = 0; i < C; ++i) image[C * pixel + i] = picture[(C + 1) * pixel + i];
+    coverage[pixel] = picture[(C + 1) * pixel + C];
+  }
+};
+
+struct Join {
+  Part<float> image, coverage;
+  int64_t C, pixels;
+  float* picture;
+
+  __device__ void operator()(int64_t b, int64_t at) const {
+    float* to = picture + (C + 1) * (b * pixels + at);
+    for (int64_t i = 0; i < C; ++i) to[i] = image.at(b)[C * at + i];
+    to[C] = coverage.at(b)[at];
+  }
+};
+
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), attributes (V, C) -> face_index (H, W), edges (H, W, 2, 2),
-// hard (H, W, C + 1) of the fine picture; and the picture (H / s, W / s, C + 1).
+// hard (H, W, C + 1) of the fine picture; and the picture (H / s, W / s, C) and its coverage.
 inline ffi::Error draw(cudaStream_t stream, ffi::ScratchAllocator scratch, Floats vertices, Ints faces, Ints neighbor,
-                       Floats attributes, IntResult face_index, IntResult edges, FloatResult hard, FloatResult picture) {
+                       Floats attributes, IntResult face_index, IntResult edges, FloatResult hard, FloatResult image,
+                       FloatResult coverage) {
   Call call(stream, scratch);
-  const Batch batch(*picture, 3);
+  const Batch batch(*coverage, 2);
   const Meshes mesh = meshes_of(batch, vertices, faces, axis(*face_index, 1), axis(*face_index, 0));
   const int64_t B = batch.count(), pixels = (int64_t)mesh.H * mesh.W;
-  if (picture->element_count() == 0) return ffi::Error::Success();
+  if (coverage->element_count() == 0) return ffi::Error::Success();
   const SeenSides sides = {batch.part<int32_t>(neighbor, 2), call.memory<float>(B * mesh.F),
                            call.memory<unsigned>(B * mesh.V)};
   const Visible visible = visible_faces(call, mesh, B, &sides);
@@ -106,48 +132,57 @@ inline ffi::Error draw(cudaStream_t stream, ffi::ScratchAllocator scratch, Float
   every(call, pixels, B, Shade{d, visible.keys, face_index->typed_data(), hard->typed_data()});
   find_crossings(call, mesh, B, visible.screen, sides, shown, edges->typed_data());
   const Edged edged = {mesh.clip, batch.part<int32_t>(*edges, 4), mesh.V, mesh.H, mesh.W};
-  const int64_t samples = mesh.H / axis(*picture, 2);
-  every(call, pixels / (samples * samples), B,
-        Blend{edged, batch.part<float>(*hard, 3), d.C + 1, samples, false, {}, {}, picture->typed_data()});
+  const int64_t samples = mesh.H / axis(*coverage, 1), size = pixels / (samples * samples);
+  float* picture = call.memory<float>(B * size * (d.C + 1));
+  every(call, size, B, Blend{edged, batch.part<float>(*hard, 3), d.C + 1, samples, false, {}, {}, picture});
+  every(call, size, B, Separate{picture, d.C, size, image->typed_data(), coverage->typed_data()});
   return call.status(batch);
 }
 
-// vertices, faces, attributes, face_index, edges, hard, tangents of vertices and attributes -> tangent of the picture
+// vertices, faces, attributes, face_index, edges, hard, tangents of vertices and attributes -> tangents of picture
+// and coverage
 inline ffi::Error draw_forward(cudaStream_t stream, ffi::ScratchAllocator scratch, Floats vertices, Ints faces,
                                Floats attributes, Ints face_index, Ints edges, Floats hard, Floats d_vertices,
-                               Floats d_attributes, FloatResult out) {
+                               Floats d_attributes, FloatResult d_image, FloatResult d_coverage) {
   Call call(stream, scratch);
-  const Batch batch(*out, 3);
+  const Batch batch(*d_coverage, 2);
   const Meshes mesh = meshes_of(batch, vertices, faces, axis(face_index, 1), axis(face_index, 0));
   const int64_t B = batch.count(), pixels = (int64_t)mesh.H * mesh.W;
-  if (out->element_count() == 0) return ffi::Error::Success();
+  if (d_coverage->element_count() == 0) return ffi::Error::Success();
   const Drawn d = {mesh, batch.part<float>(attributes, 2), batch.part<int32_t>(face_index, 2), axis(attributes, 0)};
   const Part<float> moved = batch.part<float>(d_vertices, 2);
   float* tangent = call.memory<float>(B * pixels * (d.C + 1));
   every(call, pixels, B, ShadeForward{d, moved, batch.part<float>(d_attributes, 2), tangent});
-  const int64_t samples = mesh.H / axis(*out, 2), size = pixels * (d.C + 1);
-  const Part<float> tangents = {tangent, 1, {B}, {size}};
-  every(call, pixels / (samples * samples), B,
+  const int64_t samples = mesh.H / axis(*d_coverage, 1), size = pixels / (samples * samples);
+  const Part<float> tangents = {tangent, 1, {B}, {pixels * (d.C + 1)}};
+  float* picture = call.memory<float>(B * size * (d.C + 1));
+  every(call, size, B,
         Blend{edged_of(batch, vertices, edges), batch.part<float>(hard, 3), d.C + 1, samples, true, moved, tangents,
-              out->typed_data()});
+              picture});
+  every(call, size, B, Separate{picture, d.C, size, d_image->typed_data(), d_coverage->typed_data()});
   return call.status(batch);
 }
 
-// vertices, faces, attributes, face_index, edges, hard, gradient of the picture -> gradients of vertices and attributes
+// vertices, faces, attributes, face_index, edges, hard, gradients of picture and coverage -> gradients of vertices and
+// attributes
 inline ffi::Error draw_backward(cudaStream_t stream, ffi::ScratchAllocator scratch, Floats vertices, Ints faces,
-                                Floats attributes, Ints face_index, Ints edges, Floats hard, Floats gradient,
-                                FloatResult g_vertices, FloatResult g_attributes) {
+                                Floats attributes, Ints face_index, Ints edges, Floats hard, Floats g_image,
+                                Floats g_coverage, FloatResult g_vertices, FloatResult g_attributes) {
   Call call(stream, scratch);
   const Batch batch(*g_vertices, 2);
   const Meshes mesh = meshes_of(batch, vertices, faces, axis(face_index, 1), axis(face_index, 0));
-  const int64_t B = batch.count(), pixels = (int64_t)mesh.H * mesh.W, rows = axis(gradient, 2);
+  const int64_t B = batch.count(), pixels = (int64_t)mesh.H * mesh.W, rows = axis(g_coverage, 1);
   if (B == 0 || mesh.V == 0) return ffi::Error::Success();
   const Drawn d = {mesh, batch.part<float>(attributes, 2), batch.part<int32_t>(face_index, 2), axis(attributes, 0)};
   const SumsOf<2> sums = {{sums_of(call, B, 4 * mesh.V, 3 * pixels + most_crossings(pixels)),
                            sums_of(call, B, d.C * mesh.V, 3 * pixels)}};
   if (pixels > 0 && rows > 0) {
     const Edged edged = edged_of(batch, vertices, edges);
-    const Spread spread = {batch.part<float>(gradient, 3), d.C + 1, mesh.W, mesh.H / rows};
+    const int64_t samples = mesh.H / rows, size = pixels / (samples * samples);
+    float* gradient = call.memory<float>(B * size * (d.C + 1));
+    every(call, size, B,
+          Join{batch.part<float>(g_image, 3), batch.part<float>(g_coverage, 2), d.C, size, gradient});
+    const Spread spread = {{gradient, 1, {B}, {size * (d.C + 1)}}, d.C + 1, mesh.W, samples};
     float* g_hard = call.memory<float>(B * pixels * (d.C + 1));
     every(call, pixels, B, BlendBackwardImage{edged, spread, g_hard});
     add_up(call, pixels, B, sums, DrawBackward{d, edged, spread, batch.part<float>(hard, 3), g_hard});

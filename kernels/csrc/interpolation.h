@@ -1,9 +1,18 @@
 // Loops of interpolation on the CPU: vertex attributes at every fragment, with both derivatives.
 #pragma once
 
+#include <type_traits>
+
 #include "rasterization.h"
 
 namespace facefit {
+
+// Calls f with the number of attributes: known to the compiler where there are three, the commonest case.
+template <typename F>
+inline void with_channels(int64_t C, const F& f) {
+  if (C == 3) return f(std::integral_constant<int64_t, 3>());
+  f(C);
+}
 
 // Calls each(b, part, corners, fragment) for every fragment that shows a face. face_index is (H, W, K).
 template <typename Each>

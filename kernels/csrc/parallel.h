@@ -15,6 +15,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "memory.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace facefit {

@@ -16,10 +16,10 @@ using IntResult = ffi::Result<Ints>;
 
 // The screen vertices (B, V) of a batch.
 template <typename Vertices>
-inline std::vector<Vertex> screen_vertices(Team& team, const Vertices& v, int64_t B, float half_x,
+inline Array<Vertex> screen_vertices(Team& team, const Vertices& v, int64_t B, float half_x,
                                            float half_y) {
   const int64_t V = v.dim(0), chunks = B >= 8 ? 1 : 8;
-  std::vector<Vertex> screen(B * V);
+  Array<Vertex> screen(B * V);
   team.each(B * chunks, [&](int64_t task) {
     const int64_t b = task / chunks, c = task % chunks;
     for (int64_t i = V * c / chunks; i < V * (c + 1) / chunks; ++i)
@@ -28,11 +28,16 @@ inline std::vector<Vertex> screen_vertices(Team& team, const Vertices& v, int64_
   return screen;
 }
 
+// Rows of a band that is to stay in a cache.
+constexpr int64_t kBandRows = 32;
+
 // Chunks of a batch element's faces that threads share out among them.
 inline int64_t chunk_count(int64_t B) { return B >= 8 ? 1 : 8; }
 
-// Bands of rows that threads share out among them.
-inline int64_t band_count(int64_t H, int64_t B) { return std::min<int64_t>(H, B >= 8 ? 4 : 16); }
+// Bands of rows that threads share out among them: enough for all, and low enough for a cache to hold one.
+inline int64_t band_count(int64_t H, int64_t B) {
+  return std::min<int64_t>(H, std::max<int64_t>(B >= 8 ? 4 : 16, H / kBandRows));
+}
 
 // The rows at which `bands` bands of `rows` rows begin, each row `samples` rows high, and the end of the last.
 inline std::vector<int> begins_of_bands(int64_t rows, int64_t bands, int64_t samples = 1) {
@@ -48,7 +53,7 @@ class Windows {
   // What `also(b)` returns is called with every face of batch element b and its corners, null where it names a vertex that
   // does not exist.
   template <typename Faces, typename Also>
-  Windows(Team& team, const std::vector<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
+  Windows(Team& team, const Array<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
           const std::vector<int>& begins, const Also& also)
       : F_(f.dim(0)), chunks_(chunk_count(B)), bands_((int64_t)begins.size() - 1), box_(B * F_),
         faces_(B * chunks_ * bands_) {
@@ -90,7 +95,7 @@ class Windows {
 
  private:
   int64_t F_, chunks_, bands_;
-  std::vector<Bounds> box_;                   // (B, F)
+  Array<Bounds> box_;                         // (B, F)
   std::vector<std::vector<int32_t>> faces_;   // (B, chunks, bands): the faces are cut into chunks to be looked at
 };
 
@@ -141,6 +146,7 @@ inline ffi::Error rasterize(Team team, Floats vertices, Ints faces, IntResult fa
   const int height = (int)face_index->dimensions()[rank - 2], width = (int)face_index->dimensions()[rank - 1];
   const int64_t pixels = (int64_t)height * width, V = v.dim(0), F = f.dim(0), B = batch.count();
   if (pixels == 0 || B == 0) return ffi::Error::Success();
+  expect_large_results(face_index, barycentric, depth);
   const float half_x = 0.5f * width, half_y = 0.5f * height;
 
   const auto screen = screen_vertices(team, v, B, half_x, half_y);

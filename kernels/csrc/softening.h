@@ -41,7 +41,8 @@ FACEFIT_BOTH Softness soften(const int32_t* face, const float* depth, const floa
 }
 
 // The blend of one pixel: values (K, C) over `behind` (C) to `image` (C); returns the coverage.
-FACEFIT_BOTH float blend_pixel(const Softness& s, int64_t K, int64_t C, const float* weight, const float* values,
+template <typename Count>
+FACEFIT_BOTH float blend_pixel(const Softness& s, int64_t K, Count C, const float* weight, const float* values,
                                const float* behind, float* image) {
   for (int64_t i = 0; i < C; ++i) image[i] = s.background * behind[i];
   for (int64_t k = 0; k < K; ++k)
@@ -53,7 +54,8 @@ FACEFIT_BOTH float blend_pixel(const Softness& s, int64_t K, int64_t C, const fl
 
 // Its gradients, those for values (K, C), depth (K), signed distance (K) and background (C). `face` to `weight` are
 // what `soften` was given and found; `scratch` has K entries.
-FACEFIT_BOTH void blend_pixel_vjp(const Softness& s, int64_t K, int64_t C, const int32_t* face, const float* distance,
+template <typename Count>
+FACEFIT_BOTH void blend_pixel_vjp(const Softness& s, int64_t K, Count C, const int32_t* face, const float* distance,
                                   const float* chance, const float* weight, const float* values, const float* behind,
                                   const float* image, float sigma_inverse, float gamma_inverse, const float* g_image,
                                   float g_coverage, float* scratch, float* g_values, float* g_depth,
@@ -79,16 +81,27 @@ FACEFIT_BOTH void blend_pixel_vjp(const Softness& s, int64_t K, int64_t C, const
     dot += g_image[i] * (behind[i] - image[i]);
   }
   if (!s.floored) g_top -= dot * s.background * s.total_inverse;
+  // What the others let through: those before times those after.
+  float after = g_coverage;
+  for (int64_t k = K - 1; k >= 0; --k) g_distance[k] = after, after *= 1.0f - chance[k];
+  float before = 1;
   for (int64_t k = 0; k < K; ++k) {
+    const float others = before * g_distance[k];
+    before *= 1.0f - chance[k];
     g_depth[k] = g_distance[k] = 0;
     if (face[k] < 0) continue;
     g_depth[k] = -0.5f * gamma_inverse * (scratch[k] + (k == s.nearest ? g_top : 0.0f));
-    float others = 1;
-    for (int64_t j = 0; g_coverage != 0 && j < K; ++j)
-      if (j != k) others *= 1.0f - chance[j];
-    g_distance[k] = (scratch[k] + g_coverage * others * chance[k]) * (1.0f - chance[k]) * 2.0f *
-                    fabsf(distance[k]) * sigma_inverse;
+    g_distance[k] =
+        (scratch[k] + others * chance[k]) * (1.0f - chance[k]) * 2.0f * fabsf(distance[k]) * sigma_inverse;
   }
+}
+
+// The values at a fragment: those of its corners, weighted.
+template <typename Count>
+FACEFIT_BOTH void values_at(Count C, const float* attributes, const int32_t* corner, const float* share, float* values) {
+  for (int64_t i = 0; i < C; ++i)
+    values[i] = share[0] * attributes[C * corner[0] + i] + share[1] * attributes[C * corner[1] + i] +
+                share[2] * attributes[C * corner[2] + i];
 }
 
 // values (H, W, K, C), face_index, depth and signed distance (H, W, K), background (H, W, C), softness (2): sigma and
@@ -154,16 +167,17 @@ inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats att
                               FloatResult coverage) {
   const Batch batch(*face_index, 3);
   if (face_index->element_count() == 0) return ffi::Error::Success();
+  expect_large_results(face_index, image, coverage);
   const auto a = operand<float>(attributes, batch, 2), bg = operand<float>(background, batch, 3),
              soft = operand<float>(softness, batch, 1);
   const int64_t rank = face_index->dimensions().size();
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
-  const int64_t K = face_index->dimensions()[rank - 1], C = a.dim(1);
+  const int64_t K = face_index->dimensions()[rank - 1], channels = a.dim(1);
   every_band(team, batch, height, width, K, vertices, faces, blur, (height + 15) / 16,
              [&](int64_t b, const Drawing& drawing, int first, int last) {
                const int64_t base = (int64_t)width * (b * height + first), count = (int64_t)width * (last - first + 1);
                const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
-               std::vector<float> chance(K), weight(K), values(K * C);
+               std::vector<float> chance(K), weight(K), values(K * channels);
                std::vector<int32_t> there(count);
                const std::unique_ptr<float[]> lists(new float[5 * K * count]);
                const Lists to = {there.data(), face_index->typed_data() + K * base, lists.get(),
@@ -174,16 +188,14 @@ inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats att
                  std::fill(index + there[at], index + K, -1);
                  const Softness s = soften(index, to.depth + K * at, to.distance + K * at, there[at], sigma_inverse,
                                            gamma_inverse, chance.data(), weight.data());
-                 for (int64_t k = 0; k < there[at]; ++k) {
-                   const int32_t* corner = drawing.faces + 3 * index[k];
-                   const float* share = to.barycentric + 3 * (K * at + k);
-                   for (int64_t i = 0; i < C; ++i)
-                     values[C * k + i] = share[0] * a.at(b)[C * corner[0] + i] + share[1] * a.at(b)[C * corner[1] + i] +
-                                         share[2] * a.at(b)[C * corner[2] + i];
-                 }
-                 coverage->typed_data()[base + at] =
-                     blend_pixel(s, there[at], C, weight.data(), values.data(),
-                                 bg.at(b) + C * ((int64_t)first * width + at), image->typed_data() + C * (base + at));
+                 with_channels(channels, [&](auto C) {
+                   for (int64_t k = 0; k < there[at]; ++k)
+                     if (weight[k] != 0)
+                       values_at(C, a.at(b), drawing.faces + 3 * index[k], to.barycentric + 3 * (K * at + k), &values[C * k]);
+                   coverage->typed_data()[base + at] =
+                       blend_pixel(s, there[at], C, weight.data(), values.data(),
+                                   bg.at(b) + C * ((int64_t)first * width + at), image->typed_data() + C * (base + at));
+                 });
                }
              });
   return ffi::Error::Success();
@@ -202,19 +214,20 @@ inline ffi::Error soft_render_backward(Team team, Floats vertices, Ints faces, F
              gc = operand<float>(g_coverage, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2), index = operand<int32_t>(face_index, batch, 3);
   float* to_vertices = g_vertices->typed_data();
-  const int64_t height = index.dim(0), width = index.dim(1), K = index.dim(2), C = a.dim(1), V = v.dim(0);
+  expect_large_results(g_background);
+  const int64_t height = index.dim(0), width = index.dim(1), K = index.dim(2), V = v.dim(0);
   const float half_x = 0.5f * width, half_y = 0.5f * height;
   const Screen screen(team, v, batch.count(), half_x, half_y);
   Gather positions(team, to_vertices, batch.count(), v.size);
   Gather colors(team, g_attributes->typed_data(), batch.count(), a.size);
   const int64_t parts = positions.parts();
-  team.each(batch.count() * parts, [&](int64_t task) {
+  auto work = [&](int64_t task, auto C) {
     const int64_t b = task / parts, part = task % parts;
     const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1], *attribute = a.at(b);
     float *gv = positions.part(b, part), *ga = colors.part(b, part);
     std::vector<Fragment> fragment(K);
-    std::vector<float> work(6 * K + 2 * K * C);
-    float *chance = work.data(), *weight = chance + K, *z = weight + K, *d = z + K, *gz = d + K, *gd = gz + K,
+    std::vector<float> numbers(6 * K + 2 * K * C);
+    float *chance = numbers.data(), *weight = chance + K, *z = weight + K, *d = z + K, *gz = d + K, *gd = gz + K,
           *values = gd + K, *g_values = values + K * C;
     std::vector<float> scratch(K);
     for (int64_t y = height * part / parts; y < height * (part + 1) / parts; ++y)
@@ -227,14 +240,12 @@ inline ffi::Error soft_render_backward(Team team, Floats vertices, Ints faces, F
           const int64_t k = count;
           screen.fragment(b * V, corner, px, py, &fragment[k]);
           z[k] = fragment[k].depth, d[k] = fragment[k].distance;
-          const float* share = fragment[k].barycentric;
-          for (int64_t i = 0; i < C; ++i)
-            values[C * k + i] = share[0] * attribute[C * corner[0] + i] + share[1] * attribute[C * corner[1] + i] +
-                                share[2] * attribute[C * corner[2] + i];
         }
         const float* g = gi.at(b) + C * at;
         float* to_background = g_background->typed_data() + C * (b * height * width + at);
         const Softness s = soften(list, z, d, count, sigma_inverse, gamma_inverse, chance, weight);
+        for (int64_t k = 0; k < count; ++k)
+          if (weight[k] != 0) values_at(C, attribute, f.at(b) + 3 * list[k], fragment[k].barycentric, values + C * k);
         blend_pixel_vjp(s, count, C, list, d, chance, weight, values, bg.at(b) + C * at, out.at(b) + C * at,
                         sigma_inverse, gamma_inverse, g, gc.at(b)[at], scratch.data(), g_values, gz, gd,
                         to_background);
@@ -255,7 +266,8 @@ inline ffi::Error soft_render_backward(Team team, Floats vertices, Ints faces, F
           fragment_vjp(fragment[k], px, py, g_share, gz[k], gd[k], g_corner);
         }
       }
-  });
+  };
+  team.each(batch.count() * parts, [&](int64_t task) { with_channels(a.dim(1), [&](auto C) { work(task, C); }); });
   positions.add(team), colors.add(team);
   for (int64_t i = 0; i < batch.count() * V; ++i) vertex_vjp(screen.scale[i], half_x, half_y, to_vertices + 4 * i);
   return ffi::Error::Success();

@@ -22,18 +22,20 @@ def _integer(*shape):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _draw(vertices, attributes, faces, adjacent, size, samples):
     height, width = samples * size[0], samples * size[1]
-    channels = attributes.shape[-1] + 1
+    channels = attributes.shape[-1]
     shapes = (
         _integer(height, width),
         _integer(height, width, 2, 2),
-        _float(height, width, channels),
+        _float(height, width, channels + 1),
         _float(*size, channels),
+        _float(*size),
     )
     return call("draw", shapes, vertices, faces, adjacent, attributes)
 
 
 def _forward(size, residuals, operands):
-    return (call("draw_forward", _float(*size, residuals[2].shape[-1] + 1), *residuals, *operands),)
+    shapes = (_float(*size, residuals[2].shape[-1]), _float(*size))
+    return call("draw_forward", shapes, *residuals, *operands)
 
 
 def _transpose(residuals, cotangents):
@@ -51,11 +53,11 @@ def _forward_of(size):
 @_draw.defjvp
 def _draw_jvp(size, samples, primals, tangents):
     vertices, attributes, faces, _ = primals
-    results = face_index, edges, hard, _ = _draw(*primals, size, samples)
+    results = face_index, edges, hard, _, _ = _draw(*primals, size, samples)
     residuals = (vertices, faces, attributes, face_index, edges, hard)
-    (tangent,) = linear_map(_forward_of(size), _transpose, residuals, tangents[:2])
+    moved = linear_map(_forward_of(size), _transpose, residuals, tangents[:2])
     none = jnp.zeros(face_index.shape, jax.dtypes.float0), jnp.zeros(edges.shape, jax.dtypes.float0)
-    return results, (*none, jnp.zeros_like(hard), tangent)
+    return results, (*none, jnp.zeros_like(hard), *moved)
 
 
 def draw(
@@ -65,6 +67,7 @@ def draw(
     adjacent: Int[Array, "F 3"],
     size: tuple[int, int],
     samples: int,
-) -> Float[Array, "H W C+1"]:
-    """The picture with the coverage as last channel; see `op.draw`."""
-    return _draw(vertices_clip, attributes, faces, adjacent, size, samples)[-1]
+) -> tuple[Float[Array, "H W C"], Float[Array, "H W"]]:
+    """The picture and its coverage; see `op.draw`."""
+    _, _, _, image, coverage = _draw(vertices_clip, attributes, faces, adjacent, size, samples)
+    return image, coverage

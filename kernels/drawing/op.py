@@ -56,7 +56,5 @@ def draw(
     if resolve(implementation, "draw") == "native":
         from facefit_kernels.drawing import native
 
-        picture = native.draw(vertices_clip, attributes, faces, adjacent, size, samples)
-    else:
-        picture = reference.draw(vertices_clip, attributes, faces, adjacent, size, samples)
-    return picture[..., :-1], picture[..., -1]
+        return native.draw(vertices_clip, attributes, faces, adjacent, size, samples)
+    return reference.draw(vertices_clip, attributes, faces, adjacent, size, samples)

@@ -18,8 +18,8 @@ def draw(
     adjacent: Int[Array, "F 3"],
     size: tuple[int, int],
     samples: int,
-) -> Float[Array, "H W C+1"]:
-    """The picture with the coverage as last channel; see `op.draw`."""
+) -> tuple[Float[Array, "H W C"], Float[Array, "H W"]]:
+    """The picture and its coverage; see `op.draw`."""
     height, width = size
     fine = (samples * height, samples * width)
     face_index = rasterization.visible_faces(jax.lax.stop_gradient(vertices_clip), faces, fine)[..., 0]
@@ -30,4 +30,5 @@ def draw(
     colors = interpolation.interpolate(attributes, faces, fragments)[:, :, 0]
     hard = jnp.concatenate([colors, (face_index >= 0).astype(colors.dtype)[..., None]], axis=-1)
     picture = antialiasing.antialias(hard, vertices_clip, faces, face_index, adjacent)
-    return picture.reshape(height, samples, width, samples, picture.shape[-1]).mean((1, 3))
+    picture = picture.reshape(height, samples, width, samples, picture.shape[-1]).mean((1, 3))
+    return picture[..., :-1], picture[..., -1]

@@ -25,8 +25,8 @@ from jaxtyping import Array, Float, Int
 _NO_FACE = 2**31 - 1
 # Triangles are handled in classes by the side of the square window that holds their pixels; each class in
 # chunks of about this many pixels, so that memory is bounded whatever the number of triangles.
-_WINDOWS = (2, 4, 8, 24, 64)
-_CHUNK_PIXELS = 32768
+_WINDOWS = (2, 3, 4, 6, 20, 64)
+_CHUNK_PIXELS = 16384
 
 
 def screen_vertices(vertices_clip: Float[Array, "V 4"], size: tuple[int, int]) -> Float[Array, "V 4"]:
