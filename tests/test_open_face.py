@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from facefit.model.npz import load_model, read_arrays
+from facefit.model.pigment import PigmentBounds
 from facefit.model.store import EMBEDDED
 from facefit.model.transfer import positions
 
@@ -264,3 +265,30 @@ def test_skin_runs_from_very_light_to_very_dark(model):
     dark, light = mean - 2 * tone, mean + 2 * tone
     assert (dark > 0).all() and dark.max() < 0.12
     assert light[0] > 0.55 and light[2] > 0.18
+
+
+def test_random_people_have_human_colors(model):
+    bounds, rng = PigmentBounds.of(model), np.random.default_rng(3)
+    mean, basis = np.asarray(model.albedo_mean), np.asarray(model.albedo_basis)
+    skin = np.asarray(model.regions["skin"]) > 0.9
+    odd = 0
+    for _ in range(30):
+        drawn = rng.standard_normal(len(basis))
+        kept = bounds.nearest(drawn)
+        before, after = (mean + np.tensordot(one, basis, 1) for one in (drawn, kept))
+        odd += (before[skin, 1] > 0.85 * before[skin, 0]).any() or (before < 0).any()
+        # Brown to rosy, never blue or green, never black.
+        assert (after[skin, 1] < 0.8 * after[skin, 0] + 0.01).all()
+        assert (after[skin, 2] < 0.95 * after[skin, 1] + 0.01).all()
+        assert after.min() > -0.02 and after[skin].min() > 0.01
+        assert abs(kept[0] - drawn[0]) < 1  # the tone of the skin stays: it is the details that give way
+    assert odd > 3  # or the bounds would do nothing
+
+
+def test_colors_that_are_plausible_stay(model):
+    bounds = PigmentBounds.of(model)
+    for tone in (-1.0, 0.0, 1.0):
+        drawn = np.zeros(len(model.albedo_basis))
+        drawn[0] = tone
+        np.testing.assert_allclose(bounds.nearest(drawn), drawn, atol=0.25)
+    np.testing.assert_array_equal(bounds.nearest(np.zeros(len(model.albedo_basis))), 0)

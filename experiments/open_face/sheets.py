@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facefit.color import linear_to_srgb
+from facefit.model.pigment import PigmentBounds
 from facefit.model.records import FaceModel
 from facefit.model.transfer import positions
 from facefit.render.camera import directions_to_camera, project, to_camera
@@ -81,11 +82,11 @@ def grid(pictures: list[np.ndarray], columns: int) -> np.ndarray:
 
 def random_faces(model: FaceModel, number: int = 24, seed: int = 0, spread: float = 1.0) -> np.ndarray:
     """Faces with coefficients from the prior, turned a little this way and that."""
-    rng = np.random.default_rng(seed)
+    rng, pigments = np.random.default_rng(seed), PigmentBounds.of(model)
     shown = []
     for i in range(number):
         z = spread * rng.standard_normal(model.identity_basis.shape[0])
-        a = spread * rng.standard_normal(model.albedo_basis.shape[0])
+        a = pigments.nearest(spread * rng.standard_normal(model.albedo_basis.shape[0]))
         vertices = np.asarray(model.mean) + np.tensordot(z, np.asarray(model.identity_basis), 1)
         albedo = np.asarray(model.albedo_mean) + np.tensordot(a, np.asarray(model.albedo_basis), 1)
         shown.append(picture(model, vertices, albedo, (0.0, 35.0, -25.0)[i % 3], 300)[0])

@@ -46,7 +46,7 @@ def random_person(head: Head, key: tuple[int, ...]) -> Person:
     rng = np.random.default_rng(key)
     model = head.model
     identity = rng.standard_normal(model.identity_basis.shape[0]).astype(np.float32)
-    tones = np.clip(rng.standard_normal(model.albedo_basis.shape[0]), -2.0, 2.0).astype(np.float32)
+    tones = head.pigments.nearest(np.clip(rng.standard_normal(model.albedo_basis.shape[0]), -2.0, 2.0))
     colors, shares = zip(*_HAIR, strict=True)
     color = np.array(colors[rng.choice(len(colors), p=np.array(shares) / sum(shares))])
     marks = np.asarray(head.marks.mean)

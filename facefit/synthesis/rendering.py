@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from facefit.model import FaceModel, albedo, vertices
 from facefit.model.forward import at_points
+from facefit.model.pigment import PigmentBounds
 from facefit.render.camera import clip_coordinates, directions_to_camera, to_camera
 from facefit.render.lighting import irradiance
 from facefit.render.mesh import normalize, vertex_normals
@@ -31,6 +32,7 @@ class Head:
 
     Attributes:
         marks: the model restricted to its iBUG points.
+        pigments: what the colours of skin, hair and eyes keep to.
         hair_reach: how far a vertex is inside the scalp region (outside: negative), millimetres, (V,).
         arrays: for `draw`, on the device: `memberships` (V, 7) in the order of MEMBERSHIPS, where `face` is
             what a photometric loss looks at; `sky`, directions in the model frame (D, 3); `open_sky`, whether
@@ -40,6 +42,7 @@ class Head:
 
     model: FaceModel
     marks: FaceModel
+    pigments: PigmentBounds
     hair_reach: Float[np.ndarray, " V"]
     arrays: dict[str, Array]
 
@@ -68,7 +71,8 @@ def prepare_head(model: FaceModel) -> Head:
         "normals": vertex_normals(model.mean, model.faces),
     }
     marks = at_points(model, model.landmarks68)
-    return Head(model, marks, reach.astype(np.float32), jax.tree.map(jnp.asarray, arrays))
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    return Head(model, marks, PigmentBounds.of(model), reach.astype(np.float32), arrays)
 
 
 def _open_sky(mean: np.ndarray, faces: np.ndarray, sky: np.ndarray) -> np.ndarray:
