@@ -20,7 +20,8 @@ _EYES = ((1, 0, 1.7), (1, 2, 1.3))
 _DETAIL, _BEARD = 0.85, 0.5
 _LEAST_SKIN, _LEAST = 0.02, 0.004  # albedo of the darkest skin; of the blackest hair and pupils
 _SIGMA = 0.004  # how far a bound may be missed, linear RGB
-_STEPS, _VERTICES = 6, 500  # of the solver; of skin, hair and eyes each
+_STEPS, _CLOSE = 30, 1e-3  # of the solver, at most; a step that is not worth taking, standard deviations
+_VERTICES = 200  # of skin, hair and eyes each
 
 
 class PigmentBounds(NamedTuple):
@@ -63,17 +64,28 @@ class PigmentBounds(NamedTuple):
     def nearest(self, coefficients: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
         """The coefficients nearest to the given ones, in standard deviations, that keep to the bounds.
 
-        Bounds that are missed become stiff springs, in a few Gauss-Newton steps; what keeps to all of them is
-        returned as it is.
+        Bounds that are missed become stiff springs; the energy is convex, and Newton's steps, halved where
+        they go too far, find its minimum. What keeps to all bounds is returned as it is.
         """
         wanted = np.asarray(coefficients, np.float64)
-        found = wanted
+
+        def missed(place: np.ndarray) -> np.ndarray:
+            return np.minimum(self.constant + self.slope @ place, 0.0) / _SIGMA
+
+        def energy(place: np.ndarray) -> float:
+            return float(((place - wanted) ** 2).sum() + (missed(place) ** 2).sum())
+
+        found, lowest = wanted, energy(wanted)
         for _ in range(_STEPS):
-            missed = self.constant + self.slope @ found < 0
-            if not missed.any():
+            by_bound = missed(found)
+            rows = self.slope[by_bound < 0] / _SIGMA
+            gradient = found - wanted + rows.T @ by_bound[by_bound < 0]
+            step = np.linalg.solve(rows.T @ rows + np.eye(len(wanted)), gradient)
+            while (reached := energy(found - step)) > lowest and np.abs(step).max() > _CLOSE:
+                step = step / 2
+            if np.abs(step).max() <= _CLOSE:
                 break
-            rows, right = self.slope[missed] / _SIGMA, self.constant[missed] / _SIGMA
-            found = np.linalg.solve(rows.T @ rows + np.eye(len(wanted)), wanted - rows.T @ right)
+            found, lowest = found - step, reached
         return found.astype(np.float32)
 
 
