@@ -27,6 +27,8 @@ FULL = 0.25  # weight at which nothing of the model's albedo is left
 # How far, in the logarithm of albedo, a photograph may depart from the model's albedo before it is taken for
 # something else that lies there (clothes, hair). Regions that are not named may look like anything.
 DEPARTURE = {"neck": 0.6, "ears": 0.8, "skin": 1.2}
+ODD = 0.25  # departure from the usual ratio from which on a spot says nothing of its surroundings
+HAIR_SEEN = 20.0  # vertices of the scalp that must be seen to tell the colour of all hair
 BRIGHT = 2.0  # how many times less it may be brighter than darker
 
 
@@ -107,7 +109,7 @@ def bake_texture(
         name: texels.mixing @ np.asarray(model.regions[name]) for name in (*DEPARTURE, "eyes", "inner")
     }
     seen, confidence = _gather(model, texels, views, expected, regions, relight)
-    tone = _tone(model, texels, seen, expected, confidence)
+    tone = _tone(model, texels, albedo, seen, expected, confidence)
     keep = np.clip(confidence / FULL, 0, 1)
     keep = (keep * keep * (3 - 2 * keep))[:, None]
     texture = texels.picture(keep * seen + (1 - keep) * expected * tone)
@@ -191,7 +193,7 @@ def _agree(
             sway.append(0.0)
             continue
         ratio = np.log(np.maximum(color[chosen], 0.003)) - np.log(expected[chosen])
-        tones.append(np.array([_weighted_median(ratio[:, c], weight[chosen]) for c in range(3)]))
+        tones.append(_median_rows(ratio, weight[chosen]))
         sway.append(float(weight[chosen].sum()))
     if not any(sway):
         return sources
@@ -258,12 +260,18 @@ def mirror_points(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tone(
-    model: FaceModel, texels: Texels, seen: np.ndarray, expected: np.ndarray, confidence: np.ndarray
+    model: FaceModel,
+    texels: Texels,
+    albedo: np.ndarray,
+    seen: np.ndarray,
+    expected: np.ndarray,
+    confidence: np.ndarray,
 ) -> np.ndarray:
     """Seen albedo over the model's, as a field that is smooth over the mesh, at every texel, (N, 3).
 
     The logarithm of the ratio is known at vertices near seen texels and led on by Laplace's equation; far
-    from everything seen it tends to the median ratio of the skin.
+    from everything seen it tends to the median ratio of the skin, on the scalp to that of the hair. Where the
+    photographs show something else (a fringe on the forehead), it is not led on.
     """
     faces = np.asarray(model.faces)
     count = len(model.mean)
@@ -280,14 +288,21 @@ def _tone(
         return np.ones_like(expected)
     known = sums / np.maximum(total, 1e-12)[:, None]
     strength = np.clip(total / max(np.median(total[total > 0]), 1e-12), 0, 1)
-    skin = strength * np.maximum(np.asarray(model.regions["skin"]), 1e-3) ** 2
-    usual = np.array([_weighted_median(known[:, c], skin) for c in range(3)])
+    scalp = np.asarray(model.regions["scalp"])
+    skin = strength * np.maximum(np.asarray(model.regions["skin"]) * (1 - scalp), 1e-3) ** 2
+    usual = np.tile(_median_rows(known, skin), (count, 1))
+    if (hairs := strength * scalp**2).sum() > HAIR_SEEN:
+        # At the hairline the albedo is part skin, part hair, each with a ratio of its own.
+        bare = _median_rows(albedo, np.asarray(model.regions["skin"]) * (1 - scalp))
+        share = np.clip(1 - (1 - scalp)[:, None] * bare / albedo, 0, scalp[:, None])
+        usual = np.log((1 - share) * np.exp(usual) + share * np.exp(_median_rows(known, hairs)))
+    strength = strength / (1 + ((known - usual) ** 2).mean(1) / ODD**2) ** 2
     # Vertices at one place (texture or part seams) count as one, or the tone could not pass over the seam.
     _, place = np.unique(np.round(np.asarray(model.mean, np.float64), 3), axis=0, return_inverse=True)
     place = place.ravel()
     places = place.max() + 1
     pull = np.bincount(place, strength, places)
-    value = np.stack([np.bincount(place, strength * (known - usual)[:, c], places) for c in range(3)], 1)
+    value = np.stack([np.bincount(place, strength * away, places) for away in (known - usual).T], 1)
     pairs = np.sort(place[np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])], axis=1)
     pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
     rows = np.repeat(np.arange(len(pairs)), 2)
@@ -295,10 +310,15 @@ def _tone(
         (np.tile([1.0, -1.0], len(pairs)), (rows, pairs.ravel())), shape=(len(pairs), places)
     )
     system = sparse.diags(pull + 2e-3) + 8.0 * gradient.T @ gradient
-    field = np.exp(usual + splu(system.tocsc()).solve(value))[place]
+    field = np.exp(usual + splu(system.tocsc()).solve(value)[place])
     tone = texels.mixing @ field.astype(np.float32)
     tone[eyes] = np.exp(np.median(ratio[bright], axis=0).clip(-0.7, 0)) if len(bright) > 20 else 1.0
     return tone
+
+
+def _median_rows(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted median of each column of (N, C), (C,)."""
+    return np.array([_weighted_median(column, weights) for column in values.T])
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
