@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+# Mean spread of the three sRGB values below which a picture is a grey one; JPEG tints grey a little.
+_GREY = 0.015
+LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])  # shares of linear red, green and blue (Rec. 709)
 
 
 def srgb_to_linear(srgb: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -24,7 +29,16 @@ def linear_to_srgb(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def luminance(linear: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
     """Relative luminance of linear RGB (Rec. 709)."""
-    return linear @ jnp.asarray([0.2126, 0.7152, 0.0722], linear.dtype)
+    return linear @ jnp.asarray(LUMINANCE, linear.dtype)
+
+
+def is_grey(srgb: Float[np.ndarray, "H W 3"]) -> bool:
+    """Whether a picture has no colours. On the host.
+
+    Args:
+        srgb: in [0, 1].
+    """
+    return bool(np.ptp(srgb, axis=-1).mean() < _GREY)
 
 
 def linear_to_srgb_unclipped(linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -147,6 +147,15 @@ def test_the_overlay_lies_on_the_photograph(model, truth):
     assert green.any()
 
 
+def test_over_a_grey_photograph_the_face_is_grey(model, truth):
+    view = photograph(model, truth, 0.2)
+    grey = PosedView(np.repeat(view.pixels[..., 1:2], 3, axis=2), view.vertices, view.matrix, view.lighting)
+    colored, plain = (overlay(model, one, truth, size=100)[:, 200:].astype(int) for one in (view, grey))
+    assert np.ptp(colored, axis=2).max() > 20
+    assert np.ptp(plain, axis=2).max() <= 1
+    assert np.abs(plain[50, 50] - colored[50, 50].mean()).max() < 25
+
+
 def test_a_view_that_is_not_finite_is_refused(model):
     with pytest.raises(ValueError, match="vertices"):
         PosedView(np.zeros((4, 4, 3), np.uint8), np.full((3, 3), np.nan), np.eye(3), np.zeros((9, 3)))

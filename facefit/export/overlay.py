@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from facefit.color import LUMINANCE, is_grey
 from facefit.export.views import PosedView, draw, from_bytes, head_crop, light_on, to_bytes
 from facefit.model.records import FaceModel
 from facefit.model.registration import vertex_normals
@@ -28,7 +29,8 @@ def overlay(
     """Three square panels of the head side by side, sRGB.
 
     Left the photograph; in the middle the mesh as grey clay over it, with the fitted landmarks in green and
-    the detected ones in red; right the mesh with its albedo in its light over it.
+    the detected ones in red; right the mesh with its albedo in its light over it, without colours where
+    the photograph has none.
 
     Args:
         albedo: linear RGB of every vertex.
@@ -45,9 +47,10 @@ def overlay(
     normals = vertex_normals(np.asarray(view.vertices, np.float64), faces).astype(np.float32)
     light = light_on(normals, view.lighting)
     clay = CLAY * (0.25 + 0.75 * np.clip(normals @ KEY_LIGHT, 0, 1))[:, None]
-    colors = np.concatenate([clay, np.asarray(albedo) * light, np.ones((len(clay), 1))], axis=1).astype(
-        np.float32
-    )
+    skin = np.asarray(albedo) * light
+    if is_grey(crop.cut(view.pixels, outside=48) / np.float32(255)):
+        skin = np.repeat(skin @ LUMINANCE[:, None], 3, axis=1)
+    colors = np.concatenate([clay, skin, np.ones((len(clay), 1))], axis=1).astype(np.float32)
     drawn = cv2.resize(surface.interpolate(colors, faces), (size, size), interpolation=cv2.INTER_AREA)
     cover = drawn[..., 6:]
     middle = to_bytes(photograph * (1 - 0.85 * cover) + 0.85 * drawn[..., :3])

@@ -10,14 +10,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from facefit.color import linear_to_srgb
+from facefit.color import is_grey, linear_to_srgb
 from facefit.fit.settings import Settings
 from facefit.photo import Photograph, crop, skin_weight
 
 # The crop's side in outer-eye distances (about 90 mm): a head with some margin.
 CROP_UNITS = 2.9
-# Mean spread of the three sRGB values below which a photograph is a grey one; JPEG tints grey a little.
-GREY = 0.015
 # Face Mesh points of the outer corners of the eyes, and a few that span the face for when they cannot be told
 # apart.
 _RIGHT_EYE, _LEFT_EYE = 33, 263
@@ -109,7 +107,7 @@ def observe(
     skin = skin_weight(srgb, None if dense is None else to_crop(dense)[:, :2])
     return Observation(
         image=np.asarray(image, np.float32),
-        grey=np.asarray(np.ptp(srgb, axis=-1).mean() < GREY),
+        grey=np.asarray(is_grey(srgb)),
         weight=np.asarray(validity * skin, np.float32),
         photo_px=np.float32(scale),
         principal=np.asarray((np.array([width / 2, height / 2]) - offset) / scale, np.float32),
