@@ -25,7 +25,7 @@ from facefit.fit.settings import Settings
 from facefit.fit.subject import fit_subject
 from facefit.fit.surface import LIPS
 from facefit.model import at_points, find_model
-from facefit.model.landmark_errors import landmark_errors, mean_error
+from facefit.model.landmark_errors import landmark_errors
 from facefit.model.npz import read_arrays, write_arrays
 from facefit.photo import read_photograph
 from facefit.render.camera import to_camera
@@ -41,6 +41,7 @@ PULL = 5.0
 def offsets(model, photographs) -> tuple[np.ndarray, float]:
     """Mean offset of every point in the model frame, millimetres, (468, 3), and the rms of what remains."""
     points = at_points(model, model.landmarks468)
+    depth_bias = np.asarray(landmark_errors().depth_bias)
     normal, right, remaining = np.tile(PULL * np.eye(3), (468, 1, 1)), np.zeros((468, 3)), []
     for photograph in photographs:
         view = fit_subject([photograph], model, FROZEN).views[0]
@@ -50,10 +51,9 @@ def offsets(model, photographs) -> tuple[np.ndarray, float]:
         camera = np.asarray(to_camera(place, view.rotation, view.translation))
         scale = view.focal_px / camera[:, 2]  # pixels a millimetre
         seen = np.asarray(photograph.landmarks468)
-        unit = np.linalg.norm(seen[33] - seen[263])
-        seen = seen - unit * np.asarray(mean_error(landmark_errors(), view.rotation, view.translation))
         across = (seen[:, :2] - (camera[:, :2] * scale[:, None] + view.center)) / scale[:, None]
-        depth = seen[:, 2] / scale - camera[:, 2]
+        unit = np.linalg.norm(seen[33] - seen[263])
+        depth = (seen[:, 2] - depth_bias * unit) / scale - camera[:, 2]
         error = np.concatenate([across, (depth - np.median(depth))[:, None]], axis=1)
         turn = np.asarray(matrix_from_axis_angle(view.rotation)) @ np.diag([1.0, -1.0, -1.0])
         weight = 1.0 / (1.0 + (np.abs(error) / 5.0) ** 2) ** 2 * [1.0, 1.0, DEPTH_WEIGHT]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -91,18 +90,8 @@ def find_landmarks468(
     return points, scatter(model, seen, points)
 
 
-def sightings(
-    model: FaceModel,
-    subjects: int,
-    seed: int = 0,
-    poses: Sequence[tuple[float, float, float]] | None = None,
-) -> Sightings:
-    """Renders the faces and runs the network on them.
-
-    Args:
-        poses: yaw, pitch and roll in which every face is shown, degrees, give or take a few; None takes
-            `TURNS` without roll.
-    """
+def sightings(model: FaceModel, subjects: int, seed: int = 0) -> Sightings:
+    """Renders the faces and runs the network on them."""
     rng = np.random.default_rng(seed)
     model = jax.tree.map(jnp.asarray, model)
     rows: list[tuple] = []
@@ -110,12 +99,10 @@ def sightings(
         spread = 0.0 if subject == 0 else 1.0
         identity = IDENTITY_SPREAD * spread * rng.standard_normal(model.identity_basis.shape[0])
         coefficients = ALBEDO_SPREAD * spread * rng.standard_normal(model.albedo_basis.shape[0])
-        for yaw, pitch, roll in poses or [(*turn, 0.0) for turn in TURNS]:
+        for yaw, pitch in TURNS:
             jitter = np.radians(rng.uniform(-4, 4, 3))
             rotation = _axis_angle(
-                np.radians(yaw) + jitter[0],
-                np.radians(pitch) + jitter[1],
-                np.radians(roll) + 0.5 * jitter[2],
+                np.radians(yaw) + jitter[0], np.radians(pitch) + jitter[1], 0.5 * jitter[2]
             )
             light = _random_light(rng)
             background = rng.uniform(0.1, 0.7, 3)

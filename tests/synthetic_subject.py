@@ -15,7 +15,7 @@ from facefit.color import linear_to_srgb
 from facefit.fit.observation import Observation, face_extent
 from facefit.fit.state import Shared, View
 from facefit.model import FaceModel, Parameters, surface_points, vertices
-from facefit.model.landmark_errors import landmark_errors, mean_error
+from facefit.model.landmark_errors import landmark_errors
 from facefit.model.records import ViewParameters
 from facefit.photo import Photograph
 from facefit.render import intrinsics, project, render_face, to_camera
@@ -110,9 +110,9 @@ def random_subject(
                 face_score=1.0,
             )
         )
-        # The network errs as it does in that pose, in units of the face's size.
+        # The network's depths are off by the same everywhere, in units of the face's size.
         _, unit = face_extent(photographs[-1])
-        dense += np.asarray(mean_error(landmark_errors(), view.rotation, view.translation)) * unit
+        dense[:, 2] += np.asarray(landmark_errors().depth_bias) * unit
         truth.append(view)
         landmarks.append(points68[:, :2])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *truth)

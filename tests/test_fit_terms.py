@@ -52,7 +52,7 @@ def prepared(case):
     def fixed(shared, view):
         placed = place(fitting, shared, view, seen)
         none = jnp.zeros_like(fitting.surface.mean)
-        return correspond(fitting, SETTINGS, shared, view, seen, placed), choose_pixels(
+        return correspond(fitting, SETTINGS, seen, placed), choose_pixels(
             fitting, SETTINGS, seen, placed, draw(fitting, SETTINGS, placed), none
         )
 

@@ -27,7 +27,6 @@ from facefit.fit.settings import Settings
 from facefit.fit.solver import Linearization
 from facefit.fit.state import Pose, Shared, View, camera
 from facefit.fit.surface import APERTURES, JAW68, OVAL468, FittingSurface, PointBasis, select
-from facefit.model.landmark_errors import mean_error
 from facefit.render.camera import intrinsics, project, to_camera
 
 
@@ -40,23 +39,16 @@ class Correspondence:
         evidence: of those, in the same order.
         depth_weight: of the dense landmarks' depths, (468,).
         aperture_weight: of the distances between lids and between lips, (P,).
-        depth: of the dense landmarks as observed, less the network's mean error, pixels, (468,).
     """
 
     landmarks: PointBasis
     evidence: LandmarkEvidence
     depth_weight: Float[Array, " 468"]
     aperture_weight: Float[Array, " P"]
-    depth: Float[Array, " 468"]
 
 
 def correspond(
-    fitting: FittingSurface,
-    settings: Settings,
-    shared: Shared,
-    view: View,
-    seen: Observation,
-    placed: Placed,
+    fitting: FittingSurface, settings: Settings, seen: Observation, placed: Placed
 ) -> Correspondence:
     """Finds which points are visible, and the vertices that form the outline."""
     corner = fitting.landmark_corner
@@ -78,18 +70,13 @@ def correspond(
         select(fitting.points, fitting.outline[jaw_match.vertex]),
     )
     landmarks = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    _, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
-    error = seen.unit * mean_error(fitting.errors, view.pose.rotation, translation)
-    points468 = seen.points468 - error
-    evidence = _evidence(fitting, settings, seen, points468[:, :2], own_facing, oval_match, jaw_match)
-    return Correspondence(landmarks, *evidence, points468[:, 2])
+    return Correspondence(landmarks, *_evidence(fitting, settings, seen, own_facing, oval_match, jaw_match))
 
 
 def _evidence(
     fitting: FittingSurface,
     settings: Settings,
     seen: Observation,
-    dense_observed: Float[Array, "468 2"],
     own_facing: Float[Array, " L"],
     oval_match: Outline,
     jaw_match: Outline,
@@ -118,7 +105,9 @@ def _evidence(
             along(jaw_match),
         ]
     )
-    observed = jnp.concatenate([dense_observed, seen.points68, seen.points468[oval, :2], seen.points68[jaw]])
+    observed = jnp.concatenate(
+        [seen.points468[:, :2], seen.points68, seen.points468[oval, :2], seen.points68[jaw]]
+    )
     outline_share = settings.outline_count / jnp.asarray([len(OVAL468), len(JAW68)], jnp.float32)
     weight = jnp.concatenate(
         [
@@ -173,9 +162,9 @@ class _Rows:
     def depth(self, points, pose: Pose, depth_zero):
         seen, errors = self.seen, self.fitting.errors
         depth = to_camera(points, pose.rotation, jnp.zeros(3))[:, 2] * jnp.exp(pose.log_scale)
-        depth = depth + depth_zero
+        depth = depth + depth_zero + errors.depth_bias * seen.unit
         sigma = jnp.sqrt(self.settings.depth_sigma**2 + errors.sigma[:, 1] ** 2)
-        difference = ((depth - self.fixed.depth) / (sigma * seen.unit))[:, None]
+        difference = ((depth - seen.points468[:, 2]) / (sigma * seen.unit))[:, None]
         weight = jnp.sqrt(self.fixed.depth_weight)[:, None]
         return weight * geman_mcclure(difference, self.settings.landmark_outlier)
 

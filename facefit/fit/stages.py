@@ -36,7 +36,7 @@ def _energies(terms: dict[str, Array]) -> Energies:
 
 @cache.remembered
 def _linearize_landmarks(fitting: FittingSurface, settings: Settings, shared, view, seen, placed):
-    fixed = correspond(fitting, settings, shared, view, seen, placed)
+    fixed = correspond(fitting, settings, seen, placed)
     line, terms = linearize_landmark_terms(fitting, settings, shared, view, seen, fixed)
     return equations(line), _energies(terms), fixed
 

@@ -22,7 +22,6 @@ from facefit.fit.state import Shared, View, camera
 from facefit.fit.surface import FittingSurface, PointBasis, fitting_surface
 from facefit.metrics import landmark_rmse
 from facefit.model import FaceModel
-from facefit.model.landmark_errors import LandmarkErrors, mean_error
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
 
@@ -139,17 +138,11 @@ class _Clock:
 
 
 @cache.remembered
-def _project_landmarks(
-    landmarks: PointBasis, errors: LandmarkErrors, shared: Shared, view: View, seen: Observation
-):
-    """Where the network would see the dense landmarks, and where the others are, in crop pixels; the focal
-    length in crop pixels and the translation.
-    """
+def _project_landmarks(landmarks: PointBasis, shared: Shared, view: View, seen: Observation):
+    """Projected landmarks in crop pixels, the focal length in crop pixels and the translation."""
     focal, translation = camera(shared.log_focal[seen.focal_group], view.pose, seen)
     placed = to_camera(points_of(landmarks, shared, view), view.pose.rotation, translation)
-    pixels = project(placed, intrinsics(focal, seen.principal))
-    error = seen.unit * mean_error(errors, view.pose.rotation, translation)[:, :2]
-    return pixels.at[:468].add(error), focal, translation
+    return project(placed, intrinsics(focal, seen.principal)), focal, translation
 
 
 def _collect(photographs, model, fitting: FittingSurface, observations, solution: Solution, final) -> Fit:
@@ -157,7 +150,7 @@ def _collect(photographs, model, fitting: FittingSurface, observations, solution
     fitted = []
     for photograph, seen, view, found in zip(photographs, observations, solution.views, final, strict=True):
         pixels, focal, translation = jax.tree.map(
-            np.asarray, _project_landmarks(fitting.landmarks, fitting.errors, solution.shared, view, seen)
+            np.asarray, _project_landmarks(fitting.landmarks, solution.shared, view, seen)
         )
         view = jax.tree.map(np.asarray, view)
         height, width = photograph.pixels.shape[:2]
