@@ -232,7 +232,9 @@ def build_albedo(
     # Proportional to the local colour, so that lips, brows and shadows of a dark face stay above black; hair
     # goes part of the way.
     tone = outer * (1 - 0.4 * r["scalp"])
-    add("skin lightness", tone * mean / skin_mean, axes[0])
+    # Irises take the melanin of the skin, and the white of the eyes a little of it.
+    eyes = iris_part * (1 - pupil) + 0.2 * r["eyes"] * (1 - iris_part)
+    add("skin lightness", (tone + eyes) * mean / skin_mean, axes[0])
     add("blood", tone * mean / skin_mean, axes[1])
     add("lip redness", r["lips"], lip_color * np.array([0.045, -0.06, -0.05]))
     add("lip darkness", r["lips"], -lip_color * 0.13)
