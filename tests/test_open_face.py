@@ -281,7 +281,7 @@ def test_random_people_have_human_colors(model):
         assert (after[skin, 1] < 0.8 * after[skin, 0] + 0.01).all()
         assert (after[skin, 2] < 0.95 * after[skin, 1] + 0.01).all()
         assert after.min() > -0.02 and after[skin].min() > 0.01
-        assert abs(kept[0] - drawn[0]) < 1  # the tone of the skin stays: it is the details that give way
+        assert abs(kept[0] - drawn[0]) < 1.1  # the tone of the skin stays: it is the details that give way
     assert odd > 3  # or the bounds would do nothing
 
 
@@ -292,3 +292,14 @@ def test_colors_that_are_plausible_stay(model):
         drawn[0] = tone
         np.testing.assert_allclose(bounds.nearest(drawn), drawn, atol=0.25)
     np.testing.assert_array_equal(bounds.nearest(np.zeros(len(model.albedo_basis))), 0)
+
+
+def test_irises_take_the_melanin_of_the_skin(model):
+    front = np.asarray(model.albedo_mean), np.asarray(model.albedo_basis)[0]
+    eyes = np.asarray(model.regions["eyes"]) > 0.5
+    mean, lightness = (values[eyes, 0] for values in front)
+    iris, white = (mean > 0.03) & (mean < 0.1), mean > 0.25
+    assert iris.sum() > 5 and white.sum() > 20
+    share = lightness / mean
+    assert share[iris].min() > 0.2  # brown eyes in dark faces
+    assert 0 < share[white].max() < 0.15  # whose white stays nearly white
