@@ -301,5 +301,5 @@ def test_irises_take_the_melanin_of_the_skin(model):
     iris, white = (mean > 0.03) & (mean < 0.1), mean > 0.25
     assert iris.sum() > 5 and white.sum() > 20
     share = lightness / mean
-    assert share[iris].min() > 0.2  # brown eyes in dark faces
+    assert np.median(share[iris]) > 0.25  # brown eyes in dark faces
     assert 0 < share[white].max() < 0.15  # whose white stays nearly white
