@@ -33,7 +33,8 @@ inline Softness soften(int64_t count, const float* depth, const float* distance,
     store(weight + k, c * exponential(((0.5f - 0.5f * z) - top) * gamma_inverse));
   }
   for (int64_t k = 0; k < count; ++k) total += weight[k], s.transparency *= 1.0f - chance[k];
-  s.background = expf((kBackground - top) * gamma_inverse);
+  const float away = (kBackground - top) * gamma_inverse;
+  s.background = away < -100.0f ? 0 : expf(away);  // underflow is slow
   s.floored = !(s.background > kBackground);
   if (s.floored) s.background = kBackground;
   s.total_inverse = 1.0f / (total + s.background);
@@ -47,47 +48,55 @@ inline int64_t there(const int32_t* face, int64_t K) {
   return count;
 }
 
-// The blend of one pixel: values (K, C) over `behind` (C) to `image` (C); returns the coverage.
-template <typename Count>
-FACEFIT_BOTH float blend_pixel(const Softness& s, int64_t K, Count C, const float* weight, const float* values,
-                               const float* behind, float* image) {
-  for (int64_t i = 0; i < C; ++i) image[i] = s.background * behind[i];
-  for (int64_t k = 0; k < K; ++k)
-    if (weight[k] != 0)
-      for (int64_t i = 0; i < C; ++i) image[i] += weight[k] * values[C * k + i];
-  for (int64_t i = 0; i < C; ++i) image[i] *= s.total_inverse;
+// Rows of C numbers that are used often are kept as rows of P, the next multiple of four, with zeros at the end. Calls
+// f(C, P), known to the compiler for three numbers.
+template <typename F>
+inline void with_rows(int64_t C, const F& f) {
+  if (C == 3) return f(std::integral_constant<int64_t, 3>(), std::integral_constant<int64_t, 4>());
+  f(C, (C + 3) / 4 * 4);
+}
+inline void pad(const float* from, int64_t rows, int64_t C, int64_t P, float* to) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < C; ++i) to[P * row + i] = from[C * row + i];
+}
+inline float sum(Four four) { return (four[0] + four[1]) + (four[2] + four[3]); }
+
+// The blend of one pixel: values (K, P) over `behind` (C) to `image` (C); returns the coverage.
+template <typename Count, typename Padded>
+inline float blend_pixel(const Softness& s, int64_t K, Count C, Padded P, const float* weight, const float* values,
+                         const float* behind, float* image) {
+  for (int64_t i = 0; i < P; i += 4) {
+    Four mixed = s.background * load(behind + i, C - i);
+    for (int64_t k = 0; k < K; ++k) mixed += weight[k] * load(values + P * k + i);
+    store(image + i, mixed * s.total_inverse, C - i);
+  }
   return 1 - s.transparency;
 }
 
-// Its gradients, those for values (K, C), depth (K), signed distance (K) and background (C). `distance` to `weight` are
+// Its gradients, those for values (K, P), depth (K), signed distance (K) and background (C). `distance` to `weight` are
 // what `soften` was given and found; `scratch` has K entries.
-template <typename Count>
-FACEFIT_BOTH void blend_pixel_vjp(const Softness& s, int64_t K, Count C, const float* distance, const float* chance,
-                                  const float* weight, const float* values, const float* behind,
-                                  const float* image, float sigma_inverse, float gamma_inverse, const float* g_image,
-                                  float g_coverage, float* scratch, float* g_values, float* g_depth,
-                                  float* g_distance, float* g_behind) {
-  float g_top = 0, dot = 0;
+template <typename Count, typename Padded>
+inline void blend_pixel_vjp(const Softness& s, int64_t K, Count C, Padded P, const float* distance,
+                            const float* chance, const float* weight, const float* values, const float* behind,
+                            const float* image, float sigma_inverse, float gamma_inverse, const float* g_image,
+                            float g_coverage, float* scratch, float* g_values, float* g_depth, float* g_distance,
+                            float* g_behind) {
+  float dot = 0;
+  std::fill(scratch, scratch + K, 0.0f);
+  for (int64_t i = 0; i < P; i += 4) {
+    const Four g = load(g_image + i, C - i), mixed = load(image + i, C - i);
+    store(g_behind + i, g * s.background * s.total_inverse, C - i);
+    dot += sum(g * (load(behind + i, C - i) - mixed));
+    for (int64_t k = 0; k < K; ++k) {
+      store(g_values + P * k + i, g * (weight[k] * s.total_inverse));
+      scratch[k] += sum(g * (load(values + P * k + i) - mixed));
+    }
+  }
+  float g_top = s.floored ? 0 : -dot * s.background * s.total_inverse;
   for (int64_t k = 0; k < K; ++k) {
-    if (weight[k] == 0) {
-      for (int64_t i = 0; i < C; ++i) g_values[C * k + i] = 0;
-      scratch[k] = 0;
-      continue;
-    }
-    const float share = weight[k] * s.total_inverse;
-    float change = 0;
-    for (int64_t i = 0; i < C; ++i) {
-      g_values[C * k + i] = g_image[i] * share;
-      change += g_image[i] * (values[C * k + i] - image[i]);
-    }
-    scratch[k] = change * share;  // for the logarithm of the weight
+    scratch[k] *= weight[k] * s.total_inverse;  // for the logarithm of the weight
     g_top -= scratch[k];
   }
-  for (int64_t i = 0; i < C; ++i) {
-    g_behind[i] = g_image[i] * s.background * s.total_inverse;
-    dot += g_image[i] * (behind[i] - image[i]);
-  }
-  if (!s.floored) g_top -= dot * s.background * s.total_inverse;
   // What the others let through: those before times those after.
   float after = g_coverage;
   for (int64_t k = K - 1; k >= 0; --k) g_distance[k] = after, after *= 1.0f - chance[k];
@@ -101,23 +110,44 @@ FACEFIT_BOTH void blend_pixel_vjp(const Softness& s, int64_t K, Count C, const f
   }
 }
 
-// The values at a fragment: those of its corners, weighted.
+// The values (P) at a fragment: those of its corners, weighted.
 template <typename Count>
-FACEFIT_BOTH void values_at(Count C, const float* attributes, const int32_t* corner, const float* share, float* values) {
-  for (int64_t i = 0; i < C; ++i)
-    values[i] = share[0] * attributes[C * corner[0] + i] + share[1] * attributes[C * corner[1] + i] +
-                share[2] * attributes[C * corner[2] + i];
+inline void values_at(Count P, const float* attributes, const int32_t* corner, float a, float b, float c,
+                      float* values) {
+  for (int64_t i = 0; i < P; i += 4)
+    store(values + i, a * load(attributes + P * corner[0] + i) + b * load(attributes + P * corner[1] + i) +
+                          c * load(attributes + P * corner[2] + i));
 }
 
-// Room for what one pixel's fragments hold, as `soften` wants it.
+// Attributes (V, C) of every batch element as (V, P).
+class PaddedAttributes {
+ public:
+  PaddedAttributes(Team& team, const Operand<float, Floats>& attributes, int64_t batch, int64_t P)
+      : shared_(batch == 1 || attributes.at(1) == attributes.at(0)), size_(attributes.dim(0) * P),
+        rows_((shared_ ? 1 : batch) * size_) {
+    const int64_t V = attributes.dim(0), C = attributes.dim(1), parts = 4;
+    team.each((shared_ ? 1 : batch) * parts, [&](int64_t task) {
+      const int64_t b = task / parts, first = V * (task % parts) / parts, last = V * (task % parts + 1) / parts;
+      pad(attributes.at(b) + C * first, last - first, C, P, rows_.data() + b * size_ + P * first);
+    });
+  }
+  const float* at(int64_t b) const { return rows_.data() + (shared_ ? 0 : b * size_); }
+
+ private:
+  bool shared_;
+  int64_t size_;
+  std::vector<float> rows_;
+};
+
+// Room for what one pixel holds: K fragments as `soften` wants them, and rows of P.
 class PixelNumbers {
  public:
-  float *chance, *weight, *depth, *distance, *scratch, *values;
+  float *chance, *weight, *depth, *distance, *scratch, *values, *g_values;
 
-  PixelNumbers(int64_t K, int64_t channels) : numbers_((5 + channels) * (K + 3)) {
+  PixelNumbers(int64_t K, int64_t P) : numbers_(5 * (K + 3) + 2 * K * P) {
     float* next = numbers_.data();
     for (float** list : {&chance, &weight, &depth, &distance, &scratch}) *list = next, next += K + 3;
-    values = next;
+    for (float** rows : {&values, &g_values}) *rows = next, next += K * P;
   }
   void copy(const float* z, const float* d, int64_t count) {
     std::copy(z, z + count, depth), std::copy(d, d + count, distance);
@@ -136,19 +166,21 @@ inline ffi::Error soft_blend(Team team, Floats values, Ints face_index, Floats d
              d = operand<float>(distance, batch, 3), bg = operand<float>(background, batch, 3),
              soft = operand<float>(softness, batch, 1);
   const auto index = operand<int32_t>(face_index, batch, 3);
-  const int64_t K = index.dim(2), C = c.dim(3), pixels = index.dim(0) * index.dim(1), parts = 8;
+  const int64_t K = index.dim(2), pixels = index.dim(0) * index.dim(1), parts = 8;
   team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
-    PixelNumbers numbers(K, 0);
-    for (int64_t at = pixels * part / parts; at < pixels * (part + 1) / parts; ++at) {
-      const int64_t count = there(index.at(b) + K * at, K), to = b * pixels + at;
-      numbers.copy(z.at(b) + K * at, d.at(b) + K * at, count);
-      const Softness s = soften(count, numbers.depth, numbers.distance, sigma_inverse, gamma_inverse, numbers.chance,
-                                numbers.weight);
-      coverage->typed_data()[to] = blend_pixel(s, count, C, numbers.weight, c.at(b) + C * K * at, bg.at(b) + C * at,
-                                               image->typed_data() + C * to);
-    }
+    with_rows(c.dim(3), [&](auto C, auto P) {
+      PixelNumbers n(K, P);
+      for (int64_t at = pixels * part / parts; at < pixels * (part + 1) / parts; ++at) {
+        const int64_t count = there(index.at(b) + K * at, K), to = b * pixels + at;
+        n.copy(z.at(b) + K * at, d.at(b) + K * at, count);
+        pad(c.at(b) + C * K * at, count, C, P, n.values);
+        const Softness s = soften(count, n.depth, n.distance, sigma_inverse, gamma_inverse, n.chance, n.weight);
+        coverage->typed_data()[to] = blend_pixel(s, count, C, P, n.weight, n.values, bg.at(b) + C * at,
+                                                 image->typed_data() + C * to);
+      }
+    });
   });
   return ffi::Error::Success();
 }
@@ -164,24 +196,27 @@ inline ffi::Error soft_blend_backward(Team team, Floats values, Ints face_index,
              soft = operand<float>(softness, batch, 1), out = operand<float>(image, batch, 3),
              gi = operand<float>(g_image, batch, 3), gc = operand<float>(g_coverage, batch, 2);
   const auto index = operand<int32_t>(face_index, batch, 3);
-  const int64_t K = index.dim(2), C = c.dim(3), pixels = index.dim(0) * index.dim(1), parts = 8;
+  const int64_t K = index.dim(2), pixels = index.dim(0) * index.dim(1), parts = 8;
   team.each(batch.count() * parts, [&](int64_t task) {
     const int64_t b = task / parts, part = task % parts;
     const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
-    PixelNumbers numbers(K, 0);
-    for (int64_t at = pixels * part / parts; at < pixels * (part + 1) / parts; ++at) {
-      const int64_t first = K * at, to = b * pixels + at, count = there(index.at(b) + first, K);
-      numbers.copy(z.at(b) + first, d.at(b) + first, count);
-      const Softness s = soften(count, numbers.depth, numbers.distance, sigma_inverse, gamma_inverse, numbers.chance,
-                                numbers.weight);
-      float *gv = g_values->typed_data() + C * K * to, *gz = g_depth->typed_data() + K * to,
-            *gd = g_distance->typed_data() + K * to;
-      blend_pixel_vjp(s, count, C, numbers.distance, numbers.chance, numbers.weight, c.at(b) + C * first,
-                      bg.at(b) + C * at, out.at(b) + C * at, sigma_inverse, gamma_inverse, gi.at(b) + C * at,
-                      gc.at(b)[at], numbers.scratch, gv, gz, gd, g_background->typed_data() + C * to);
-      std::fill(gv + C * count, gv + C * K, 0.0f);
-      std::fill(gz + count, gz + K, 0.0f), std::fill(gd + count, gd + K, 0.0f);
-    }
+    with_rows(c.dim(3), [&](auto C, auto P) {
+      PixelNumbers n(K, P);
+      for (int64_t at = pixels * part / parts; at < pixels * (part + 1) / parts; ++at) {
+        const int64_t first = K * at, to = b * pixels + at, count = there(index.at(b) + first, K);
+        n.copy(z.at(b) + first, d.at(b) + first, count);
+        pad(c.at(b) + C * first, count, C, P, n.values);
+        const Softness s = soften(count, n.depth, n.distance, sigma_inverse, gamma_inverse, n.chance, n.weight);
+        float *gv = g_values->typed_data() + C * K * to, *gz = g_depth->typed_data() + K * to,
+              *gd = g_distance->typed_data() + K * to;
+        blend_pixel_vjp(s, count, C, P, n.distance, n.chance, n.weight, n.values, bg.at(b) + C * at,
+                        out.at(b) + C * at, sigma_inverse, gamma_inverse, gi.at(b) + C * at, gc.at(b)[at], n.scratch,
+                        n.g_values, gz, gd, g_background->typed_data() + C * to);
+        for (int64_t k = 0; k < count; ++k) std::copy(n.g_values + P * k, n.g_values + P * k + C, gv + C * k);
+        std::fill(gv + C * count, gv + C * K, 0.0f);
+        std::fill(gz + count, gz + K, 0.0f), std::fill(gd + count, gd + K, 0.0f);
+      }
+    });
   });
   return ffi::Error::Success();
 }
@@ -199,38 +234,39 @@ inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats att
              soft = operand<float>(softness, batch, 1);
   const int64_t rank = face_index->dimensions().size();
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
-  const int64_t K = face_index->dimensions()[rank - 1], channels = a.dim(1);
-  every_band(team, batch, height, width, K, vertices, faces, blur, (height + 15) / 16,
-             [&](int64_t b, const Drawing& drawing, int first, int last) {
-               const int64_t base = (int64_t)width * (b * height + first), count = (int64_t)width * (last - first + 1);
-               const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
-               PixelNumbers numbers(K, channels);
-               std::vector<int32_t> counts(count);
-               const std::unique_ptr<float[]> lists(new float[5 * K * count + 3]);
-               const Lists to = {counts.data(), face_index->typed_data() + K * base, lists.get(),
-                                 lists.get() + 3 * K * count, lists.get() + 4 * K * count};
-               drawing.band(first, last, to);
-               with_channels(channels, [&](auto C) {
-                 for (int64_t at = 0; at < count; ++at) {
-                   int32_t* index = to.index + K * at;
-                   const float* behind = bg.at(b) + C * ((int64_t)first * width + at);
-                   float* picture = image->typed_data() + C * (base + at);
-                   std::fill(index + counts[at], index + K, -1);
-                   if (!counts[at]) {
-                     std::copy(behind, behind + C, picture), coverage->typed_data()[base + at] = 0;
-                     continue;
-                   }
-                   const Softness s = soften(counts[at], to.depth + K * at, to.distance + K * at, sigma_inverse,
-                                             gamma_inverse, numbers.chance, numbers.weight);
-                   for (int64_t k = 0; k < counts[at]; ++k)
-                     if (numbers.weight[k] != 0)
-                       values_at(C, a.at(b), drawing.faces + 3 * index[k], to.barycentric + 3 * (K * at + k),
-                                 numbers.values + C * k);
-                   coverage->typed_data()[base + at] =
-                       blend_pixel(s, counts[at], C, numbers.weight, numbers.values, behind, picture);
-                 }
-               });
-             });
+  const int64_t K = face_index->dimensions()[rank - 1];
+  with_rows(a.dim(1), [&](auto C, auto P) {
+    const PaddedAttributes attribute(team, a, batch.count(), P);
+    every_band(team, batch, height, width, K, vertices, faces, blur, (height + 15) / 16,
+               [&](int64_t b, const Drawing& drawing, int first, int last) {
+      const int64_t base = (int64_t)width * (b * height + first), pixels = (int64_t)width * (last - first + 1);
+      const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1];
+      PixelNumbers n(K, P);
+      std::vector<int32_t> counts(pixels);
+      const std::unique_ptr<float[]> lists(new float[5 * K * pixels + 3]);
+      const Lists to = {counts.data(), face_index->typed_data() + K * base, lists.get(),
+                        lists.get() + 3 * K * pixels, lists.get() + 4 * K * pixels};
+      drawing.band(first, last, to);
+      for (int64_t at = 0; at < pixels; ++at) {
+        const int64_t count = counts[at];
+        int32_t* index = to.index + K * at;
+        const float* behind = bg.at(b) + C * ((int64_t)first * width + at);
+        float *picture = image->typed_data() + C * (base + at), *covered = coverage->typed_data() + base + at;
+        std::fill(index + count, index + K, -1);
+        if (!count) {
+          std::copy(behind, behind + C, picture), *covered = 0;
+          continue;
+        }
+        const Softness s = soften(count, to.depth + K * at, to.distance + K * at, sigma_inverse, gamma_inverse,
+                                  n.chance, n.weight);
+        for (int64_t k = 0; k < count; ++k) {
+          const float* w = to.barycentric + 3 * (K * at + k);
+          values_at(P, attribute.at(b), drawing.faces + 3 * index[k], w[0], w[1], w[2], n.values + P * k);
+        }
+        *covered = blend_pixel(s, count, C, P, n.weight, n.values, behind, picture);
+      }
+    });
+  });
   return ffi::Error::Success();
 }
 
@@ -243,10 +279,11 @@ class FragmentGroup {
   std::vector<const int32_t*> corner;
   std::vector<float> x, y, depth, distance, g_depth, g_distance, g_values;
 
-  FragmentGroup(int64_t K, int64_t channels)
+  FragmentGroup(int64_t K, int64_t P)
       : corner(kPixels * K + 3), x(corner.size()), y(corner.size()), depth(corner.size() + 3),
         distance(corner.size() + 3), g_depth(corner.size()), g_distance(corner.size()),
-        g_values(channels * corner.size()), found_(corner.size() / 4 + 1) {}
+        g_values(P * corner.size()),
+        P_(P), found_(corner.size() / 4 + 1) {}
 
   void add(const int32_t* k, float px, float py) { corner[count] = k, x[count] = px, y[count] = py, ++count; }
   FourFragments& four(int64_t at) { return found_[at / 4]; }
@@ -255,7 +292,7 @@ class FragmentGroup {
   void find(const Screen& screen, int64_t first_vertex) {
     for (int64_t k = count; k % 4; ++k) {
       corner[k] = corner[0], x[k] = x[0], y[k] = y[0], g_depth[k] = g_distance[k] = 0;
-      std::fill_n(&g_values[k * (g_values.size() / corner.size())], g_values.size() / corner.size(), 0.0f);
+      std::fill_n(&g_values[P_ * k], P_, 0.0f);
     }
     for (int64_t at = 0; at < count; at += 4) {
       FourFragments& f = four(at);
@@ -265,6 +302,7 @@ class FragmentGroup {
   }
 
  private:
+  int64_t P_;
   std::vector<FourFragments> found_;
 };
 
@@ -280,84 +318,95 @@ inline ffi::Error soft_render_backward(Team team, Floats vertices, Ints faces, F
              out = operand<float>(image, batch, 3), gi = operand<float>(g_image, batch, 3),
              gc = operand<float>(g_coverage, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2), index = operand<int32_t>(face_index, batch, 3);
-  float* to_vertices = g_vertices->typed_data();
   expect_large_results(g_background);
   const int64_t height = index.dim(0), width = index.dim(1), K = index.dim(2), V = v.dim(0);
   const float half_x = 0.5f * width, half_y = 0.5f * height;
   const Screen screen(team, v, batch.count(), half_x, half_y);
-  Gather positions(team, to_vertices, batch.count(), v.size);
-  Gather colors(team, g_attributes->typed_data(), batch.count(), a.size);
-  const int64_t parts = positions.parts();
-  auto work = [&](int64_t task, auto C) {
-    const int64_t b = task / parts, part = task % parts;
-    const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1], *attribute = a.at(b);
-    float *gv = positions.part(b, part), *ga = colors.part(b, part);
-    FragmentGroup group(K, C);
-    PixelNumbers numbers(K, C);
-    auto flush = [&] {
-      group.find(screen, b * V);
-      group.first[group.pixels] = group.count;
-      for (int64_t p = 0; p < group.pixels; ++p) {
-        const int64_t first = group.first[p], count = group.first[p + 1] - first, at = group.pixel[p];
-        const Softness s = soften(count, &group.depth[first], &group.distance[first], sigma_inverse, gamma_inverse,
-                                  numbers.chance, numbers.weight);
-        for (int64_t k = 0; k < count; ++k)
-          if (numbers.weight[k] != 0) {
-            const FourFragments& f = group.four(first + k);
-            const int64_t lane = (first + k) % 4;
-            const float share[3] = {f.barycentric[0][lane], f.barycentric[1][lane], f.barycentric[2][lane]};
-            values_at(C, attribute, group.corner[first + k], share, numbers.values + C * k);
+  with_rows(a.dim(1), [&](auto C, auto P) {
+    const PaddedAttributes attributes(team, a, batch.count(), P);
+    // Of each vertex the gradient of its position, then that of its attributes.
+    const int64_t row = 4 + P;
+    const std::unique_ptr<float[]> both(new float[batch.count() * V * row]);
+    Gather gather(team, both.get(), batch.count(), V * row);
+    const int64_t parts = gather.parts();
+    team.each(batch.count() * parts, [&](int64_t task) {
+      const int64_t b = task / parts, part = task % parts;
+      const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1], *attribute = attributes.at(b);
+      float *sums = gather.part(b, part), *to_background = g_background->typed_data() + C * b * height * width;
+      FragmentGroup group(K, P);
+      PixelNumbers n(K, P);
+      auto look = [&] {
+        group.find(screen, b * V);
+        group.first[group.pixels] = group.count;
+        for (int64_t p = 0; p < group.pixels; ++p) {
+          const int64_t first = group.first[p], count = group.first[p + 1] - first, at = group.pixel[p];
+          const Softness s = soften(count, &group.depth[first], &group.distance[first], sigma_inverse, gamma_inverse,
+                                    n.chance, n.weight);
+          for (int64_t k = 0; k < count; ++k) {
+            const Four* w = group.four(first + k).barycentric;
+            const int64_t i = (first + k) % 4;
+            values_at(P, attribute, group.corner[first + k], w[0][i], w[1][i], w[2][i], n.values + P * k);
           }
-        blend_pixel_vjp(s, count, C, &group.distance[first], numbers.chance, numbers.weight, numbers.values,
-                        bg.at(b) + C * at, out.at(b) + C * at, sigma_inverse, gamma_inverse, gi.at(b) + C * at,
-                        gc.at(b)[at], numbers.scratch, &group.g_values[C * first], &group.g_depth[first],
-                        &group.g_distance[first], g_background->typed_data() + C * (b * height * width + at));
-      }
-      for (int64_t at = 0; at < group.count; at += 4) {
-        const FourFragments& f = group.four(at);
-        Four g_share[3] = {}, g_corner[3][4];
-        for (int i = 0; i < 4; ++i) {
-          const float* g = &group.g_values[C * (at + i)];
-          for (int j = 0; j < 3; ++j) {
-            const int64_t place = C * group.corner[at + i][j];
-            float dot = 0;
-            for (int64_t c = 0; c < C; ++c) {
-              dot += g[c] * attribute[place + c];
-              ga[place + c] += f.barycentric[j][i] * g[c];
+          blend_pixel_vjp(s, count, C, P, &group.distance[first], n.chance, n.weight, n.values, bg.at(b) + C * at,
+                          out.at(b) + C * at, sigma_inverse, gamma_inverse, gi.at(b) + C * at, gc.at(b)[at], n.scratch,
+                          &group.g_values[P * first], &group.g_depth[first], &group.g_distance[first],
+                          to_background + C * at);
+        }
+        for (int64_t at = 0; at < group.count; at += 4) {
+          const FourFragments& f = group.four(at);
+          Four g_share[3] = {}, g_corner[3][4];
+          for (int64_t c = 0; c < P; c += 4)
+            for (int j = 0; j < 3; ++j) {
+              Four product[4];
+              for (int i = 0; i < 4; ++i) {
+                const int64_t k = group.corner[at + i][j];
+                float* to = sums + row * k + 4 + c;
+                const Four g = load(&group.g_values[P * (at + i) + c]);
+                product[i] = g * load(attribute + P * k + c);
+                store(to, load(to) + f.barycentric[j][i] * g);
+              }
+              transpose(product);
+              g_share[j] += (product[0] + product[1]) + (product[2] + product[3]);
             }
-            g_share[j][i] = dot;
+          fragment_vjp(f, g_share, load(&group.g_depth[at]), load(&group.g_distance[at]), g_corner);
+          for (int j = 0; j < 3; ++j) {
+            transpose(g_corner[j]);
+            for (int i = 0; i < 4; ++i) {
+              float* to = sums + row * group.corner[at + i][j];
+              store(to, load(to) + g_corner[j][i]);
+            }
           }
         }
-        fragment_vjp(f, g_share, load(&group.g_depth[at]), load(&group.g_distance[at]), g_corner);
-        for (int j = 0; j < 3; ++j) {
-          transpose(g_corner[j]);
-          for (int i = 0; i < 4; ++i) {
-            float* to = gv + 4 * group.corner[at + i][j];
-            store(to, load(to) + g_corner[j][i]);
+        group.count = group.pixels = 0;
+      };
+      for (int64_t y = height * part / parts; y < height * (part + 1) / parts; ++y)
+        for (int64_t x = 0; x < width; ++x) {
+          const int64_t at = y * width + x, before = group.count;
+          const int32_t *list = index.at(b) + K * at, *corner;
+          for (int64_t k = 0; k < K && corners_of(f.at(b), f.dim(0), V, list[k], &corner); ++k)
+            group.add(corner, x + 0.5f, y + 0.5f);
+          if (group.count == before) {
+            const float* g = gi.at(b) + C * at;
+            std::copy(g, g + C, to_background + C * at);
+            continue;
           }
+          group.pixel[group.pixels] = at, group.first[group.pixels] = before;
+          if (++group.pixels == group.kPixels) look();
         }
+      if (group.pixels) look();
+    });
+    gather.add(team);
+    const int64_t pieces = 8;
+    team.each(batch.count() * pieces, [&](int64_t task) {
+      const int64_t b = task / pieces, piece = task % pieces;
+      for (int64_t i = V * piece / pieces; i < V * (piece + 1) / pieces; ++i) {
+        const float* from = both.get() + row * (b * V + i);
+        float *to = g_vertices->typed_data() + 4 * (b * V + i), *color = g_attributes->typed_data() + C * (b * V + i);
+        std::copy(from, from + 4, to), std::copy(from + 4, from + 4 + C, color);
+        vertex_vjp(screen.scale[b * V + i], half_x, half_y, to);
       }
-      group.count = group.pixels = 0;
-    };
-    for (int64_t y = height * part / parts; y < height * (part + 1) / parts; ++y)
-      for (int64_t x = 0; x < width; ++x) {
-        const int64_t at = y * width + x, before = group.count;
-        const int32_t *list = index.at(b) + K * at, *corner;
-        for (int64_t k = 0; k < K && corners_of(f.at(b), f.dim(0), V, list[k], &corner); ++k)
-          group.add(corner, x + 0.5f, y + 0.5f);
-        if (group.count == before) {
-          const float* g = gi.at(b) + C * at;
-          std::copy(g, g + C, g_background->typed_data() + C * (b * height * width + at));
-          continue;
-        }
-        group.pixel[group.pixels] = at, group.first[group.pixels] = before;
-        if (++group.pixels == group.kPixels) flush();
-      }
-    if (group.pixels) flush();
-  };
-  team.each(batch.count() * parts, [&](int64_t task) { with_channels(a.dim(1), [&](auto C) { work(task, C); }); });
-  positions.add(team), colors.add(team);
-  for (int64_t i = 0; i < batch.count() * V; ++i) vertex_vjp(screen.scale[i], half_x, half_y, to_vertices + 4 * i);
+    });
+  });
   return ffi::Error::Success();
 }
 
