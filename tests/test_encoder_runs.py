@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.export_encoder import calibrate
 from facefit.cli import main
 from facefit.encoder import dataset
 from facefit.encoder.networks import make_encoder
+from facefit.encoder.surface import encoder_surface
 from facefit.encoder.weights import TrainedEncoder, save_encoder
 from facefit.model import find_model
 
@@ -127,3 +129,44 @@ def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
     assert summary["preset"] == "encoder" and summary["encoder"] == "untrained"
     # Untrained, it puts a frontal mean face upright into the crop: near the real one.
     assert summary["photos"][0]["landmark_rmse_percent"] < 40
+
+
+def test_photographs_learn_from_their_fits(tmp_path):
+    """A rendering whose truth is hidden gets labels that are nearer to it than the mean face's."""
+    pytest.importorskip("grain")
+    shown, hidden, fitted = (tmp_path / name for name in ("shown", "hidden", "fitted"))
+    assert main(["synth", "-o", str(shown), "--count", "2", "--per-person", "1", "--seed", "7"]) == 0
+    data = dataset.read_dataset(shown)
+    dataset.begin(hidden, {})
+    for index in range(2):
+        dataset.write_sample(hidden, index, *dataset.read_sample(shown, index))
+    names = ("landmarks", "landmark_weight", "dense", "subject", "split", "source")
+    dataset.finish(
+        hidden,
+        {"kind": "photographs", "size": data.facts["size"]},
+        {name: getattr(data, name) for name in names},
+    )
+    command = [sys.executable, "-m", "experiments.fit_photographs", str(hidden), "-o", str(fitted)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = dataset.read_dataset(fitted)
+    assert found.labelled and list(found.split) == list(data.split)
+    metric = np.asarray(encoder_surface(find_model("open")).identity_metric)
+    for mine, truth in zip(found.truth["identity"], data.truth["identity"], strict=True):
+        assert (mine - truth) @ metric @ (mine - truth) < truth @ metric @ truth
+
+
+def test_calibrated_identities_of_real_persons_are_zero_on_average():
+    """... and scatter as those of renderings do."""
+    encoder = make_encoder(find_model("open"), 0, "small+landmarks", 32)
+    trained, random = TrainedEncoder(encoder, None, 32, "open", ""), np.random.default_rng(0)
+    features = random.normal(size=(500, encoder.features)).astype(np.float32)
+    head = encoder.heads["identity"]
+    head.kernel[...] = 0.05 * random.normal(size=head.kernel.shape).astype(np.float32)
+    head.bias[...] = random.normal(size=130).astype(np.float32)
+    renderings = 0.5 * random.normal(size=(400, 130))
+    shrink = calibrate(trained, np.asarray(head(features)), renderings)
+    after = np.asarray(head(features))
+    np.testing.assert_allclose(after.mean(0), 0, atol=1e-4)
+    assert (shrink < 1).all()
+    np.testing.assert_allclose(after.var(0), renderings.var(0), rtol=1e-3)
