@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.export_encoder import calibrate
 from facefit.cli import main
 from facefit.encoder import dataset
 from facefit.encoder.networks import make_encoder
@@ -154,19 +153,3 @@ def test_photographs_learn_from_their_fits(tmp_path):
     metric = np.asarray(encoder_surface(find_model("open")).identity_metric)
     for mine, truth in zip(found.truth["identity"], data.truth["identity"], strict=True):
         assert (mine - truth) @ metric @ (mine - truth) < truth @ metric @ truth
-
-
-def test_calibrated_identities_of_real_persons_are_zero_on_average():
-    """... and scatter as those of renderings do."""
-    encoder = make_encoder(find_model("open"), 0, "small+landmarks", 32)
-    trained, random = TrainedEncoder(encoder, None, 32, "open", ""), np.random.default_rng(0)
-    features = random.normal(size=(500, encoder.features)).astype(np.float32)
-    head = encoder.heads["identity"]
-    head.kernel[...] = 0.05 * random.normal(size=head.kernel.shape).astype(np.float32)
-    head.bias[...] = random.normal(size=130).astype(np.float32)
-    renderings = 0.5 * random.normal(size=(400, 130))
-    shrink = calibrate(trained, np.asarray(head(features)), renderings)
-    after = np.asarray(head(features))
-    np.testing.assert_allclose(after.mean(0), 0, atol=1e-4)
-    assert (shrink < 1).all()
-    np.testing.assert_allclose(after.var(0), renderings.var(0), rtol=1e-3)
