@@ -47,7 +47,8 @@ class Settings:
         kit: the evaluation kit.
         model: name or file of the face model.
         preset: of the fit; "mean" scores the model's mean face, which every fit of geometry has to beat;
-            "encoder" what the embedded encoder predicts, without a fit.
+            "encoder" what the encoder predicts, without a fit.
+        encoder: a trained encoder's file for that preset; default the embedded one.
         only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case,
             a landmark group or a photograph's name. Several are joined by "or"; none is geometry and
             landmarks.
@@ -65,6 +66,7 @@ class Settings:
     kit: Path = Path(os.environ.get("FACEFIT_SHARED", ROOT.parent / "shared")) / "data" / "kit"
     model: str = "open"
     preset: str = "default"
+    encoder: Path | None = None
     only: tuple[str, ...] = ()
     mode: Literal["set", "single", "both"] = "both"
     limit: int = 0
@@ -161,7 +163,9 @@ class Detections:
         return found | {name: tuple(found[name]) for name in ("box", "warnings")}
 
 
-def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> tuple[Fit, list[Photograph]]:
+def run_job(
+    job: Job, model: FaceModel, settings: Settings, detections: Detections
+) -> tuple[Fit, list[Photograph]]:
     """One fit and its files. Photographs in which no face is found are left out, as `facefit fit` does.
 
     Raises:
@@ -178,10 +182,11 @@ def run_job(job: Job, model: FaceModel, preset: str, detections: Detections) -> 
             failures.append(str(error))
     if not photographs:
         raise PhotoError("; ".join(failures))
-    if preset == "encoder":
-        fit = predicted_fit(photographs, [], model, "", None)
+    if settings.preset == "encoder":
+        fit = predicted_fit(photographs, [], model, "", settings.encoder)
     else:
-        fit = fit_subject(photographs, model, preset=MEAN_FACE if preset == "mean" else preset)
+        preset = MEAN_FACE if settings.preset == "mean" else settings.preset
+        fit = fit_subject(photographs, model, preset)
     if job.kind == "landmarks":
         save_landmarks(fit, 0, job.target)
         with contextlib.suppress(OSError):
@@ -225,7 +230,7 @@ def main(settings: Settings) -> None:
     for place, job in enumerate(todo, 1):
         start = time.perf_counter()
         try:
-            fit, photographs = run_job(job, model, settings.preset, detections)
+            fit, photographs = run_job(job, model, settings, detections)
         except FacefitError as error:
             print(f"[{place}/{len(todo)}] {job.name}: FAILED: {error}", flush=True)
             continue

@@ -34,6 +34,7 @@ class Config:
         backbone: resnet50, small, or small+landmarks (see `facefit.encoder.networks.Encoder`).
         imagenet: file with ImageNet weights of ResNet-50 (see `facefit.encoder.weights`), or "".
         start: a trained encoder's file (see `experiments/export_encoder.py`) to begin with, or "".
+        keep_statistics: normalise as the encoder of `start` does, instead of by the batch.
         size: of the crops, pixels.
         batch: photographs a step, over all devices.
         steps: in all. landmark_steps: so many first ones compare no pictures, and are cheaper.
@@ -57,6 +58,7 @@ class Config:
     backbone: str = "small+landmarks"
     imagenet: str = ""
     start: str = ""
+    keep_statistics: bool = False
     size: int = 128
     batch: int = 16
     steps: int = 6000
@@ -223,7 +225,12 @@ def train(config: Config, run: Run) -> None:
     predict = make_predict(graph)
     weighed = [weights(config, rendering) for rendering in (False, True)]
     held_out = _held_out(config) if chief else {}
-    steps = [make_step(graph, adam, config.size, rendering, mesh, feature) for rendering in (False, True)]
+    steps = [
+        make_step(
+            graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics
+        )
+        for rendering in (False, True)
+    ]
     data_state = data.get_state()
     batch, saved = place_batch(next(data), mesh), time.monotonic()
     for number in range(start, config.steps):

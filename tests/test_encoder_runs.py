@@ -14,6 +14,7 @@ import pytest
 from facefit.cli import main
 from facefit.encoder import dataset
 from facefit.encoder.networks import make_encoder
+from facefit.encoder.surface import encoder_surface
 from facefit.encoder.weights import TrainedEncoder, save_encoder
 from facefit.model import find_model
 
@@ -127,3 +128,28 @@ def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
     assert summary["preset"] == "encoder" and summary["encoder"] == "untrained"
     # Untrained, it puts a frontal mean face upright into the crop: near the real one.
     assert summary["photos"][0]["landmark_rmse_percent"] < 40
+
+
+def test_photographs_learn_from_their_fits(tmp_path):
+    """A rendering whose truth is hidden gets labels that are nearer to it than the mean face's."""
+    pytest.importorskip("grain")
+    shown, hidden, fitted = (tmp_path / name for name in ("shown", "hidden", "fitted"))
+    assert main(["synth", "-o", str(shown), "--count", "2", "--per-person", "1", "--seed", "7"]) == 0
+    data = dataset.read_dataset(shown)
+    dataset.begin(hidden, {})
+    for index in range(2):
+        dataset.write_sample(hidden, index, *dataset.read_sample(shown, index))
+    names = ("landmarks", "landmark_weight", "dense", "subject", "split", "source")
+    dataset.finish(
+        hidden,
+        {"kind": "photographs", "size": data.facts["size"]},
+        {name: getattr(data, name) for name in names},
+    )
+    command = [sys.executable, "-m", "experiments.fit_photographs", str(hidden), "-o", str(fitted)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = dataset.read_dataset(fitted)
+    assert found.labelled and list(found.split) == list(data.split)
+    metric = np.asarray(encoder_surface(find_model("open")).identity_metric)
+    for mine, truth in zip(found.truth["identity"], data.truth["identity"], strict=True):
+        assert (mine - truth) @ metric @ (mine - truth) < truth @ metric @ truth

@@ -77,6 +77,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so(tiny):
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, state), before)
 
 
+def test_kept_statistics_stay_while_the_network_learns(tiny):
+    surface, encoder, begin, _ = tiny
+    kept = make_step(split(encoder)[0], optimizer(3e-3), SIZE, rendering=False, keep_statistics=True)
+    before = jax.tree.map(np.asarray, begin())
+    state, report = kept(begin(), surface, Weights(neutral=1.0), random_batch(4, labelled=1.0))
+    assert bool(report.finite)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, state.statistics), before.statistics)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.parameters, before.parameters)
+    assert max(jax.tree.leaves(moved)) > 0
+
+
 def test_the_gradient_is_clipped_to_its_global_norm():
     # Plain descent shows the length of the step; Adam would hide it.
     clip = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(1.0))

@@ -226,7 +226,7 @@ def test_bad_files_are_told_and_the_rest_goes_on(tmp_path, astronaut, capsys):
     for name, words in expected.items():
         assert words in reasons[name], name
     data = dataset.read_dataset(output)
-    assert len(data.landmarks) == 1 and data.split[0] == dataset.TRAIN and not data.synthetic
+    assert len(data.landmarks) == 1 and data.split[0] == dataset.TRAIN and not data.labelled
     assert str(data.source[0]).endswith("copy.jpg")
     extent = np.ptp(data.landmarks[0], axis=0).max()
     assert extent == pytest.approx(96 * FACE_SHARE * NETWORK_SHARE, rel=1e-3)

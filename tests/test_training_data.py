@@ -90,7 +90,7 @@ def equal(a, b):
 
 def test_a_data_set_holds_what_it_says(labelled):
     data = dataset.read_dataset(labelled)
-    assert data.facts["kind"] == "synthetic" and data.facts["size"] == S and data.synthetic
+    assert data.facts["kind"] == "synthetic" and data.facts["size"] == S and data.labelled
     assert sum(data.facts["samples"].values()) == COUNT - 2 and len(data.landmarks) == COUNT
     assert list(np.flatnonzero(data.split == dataset.UNSEEN)) == [MISSED, 60 + MISSED]
     assert data.facts["coefficients"] == {"identity": 4, "expression": 3, "albedo": 2}

@@ -55,7 +55,7 @@ class Dataset:
     truth: dict[str, np.ndarray]
 
     @property
-    def synthetic(self) -> bool:
+    def labelled(self) -> bool:
         """Whether its coefficients are known."""
         return bool(self.truth)
 

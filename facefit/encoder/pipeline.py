@@ -51,7 +51,7 @@ def training_batches(
     sets = [read_dataset(folder) for folder in ([labelled] if labelled else []) + folders]
     if not sets:
         raise InputError("there are no data to train on: give labelled faces, photographs, or both")
-    if labelled and not sets[0].synthetic:
+    if labelled and not sets[0].labelled:
         raise InputError(f"{labelled}: its faces are not labelled. Make labelled ones with `facefit synth`.")
     parts, shares = [], []
     photos = sum(_members(data, "train").size for data in sets[bool(labelled) :])
@@ -68,7 +68,7 @@ def training_batches(
             parts.append(places.shuffle(seed=(seed + 7919 * number) % 2**32).repeat())
             shares.append(share)
     mixed = grain.MapDataset.mix(parts, shares) if len(parts) > 1 else parts[0]
-    load = _Load(tuple(sets), bool(labelled), counts, size, augmentation)
+    load = _Load(tuple(sets), counts, size, augmentation)
     return _batched(grain, mixed, load, seed, batch_size, workers)
 
 
@@ -102,7 +102,7 @@ def image_set_batches(
             f"{dataset.folder}: no person of the {split} split has two photographs: there are no image sets"
         )
     source = grain.MapDataset.source(groups).shuffle(seed=seed % 2**32).repeat()
-    load = _Load((dataset,), dataset.synthetic, _counts(model), size, augmentation, views)
+    load = _Load((dataset,), _counts(model), size, augmentation, views)
     return _batched(grain, source, load, seed, batch_size, workers)
 
 
@@ -123,7 +123,7 @@ def evaluation_batches(
         raise InputError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
     dataset = read_dataset(data)
     members = _members(dataset, split)[:limit]
-    load = _Load((dataset,), dataset.synthetic, _counts(model), size, augmentation)
+    load = _Load((dataset,), _counts(model), size, augmentation)
     for first in range(0, len(members), batch_size):
         chosen = members[first : first + batch_size]
         samples = [load((0, int(index)), np.random.default_rng((0, int(index)))) for index in chosen]
@@ -176,25 +176,21 @@ class _Load:
     """
 
     sets: tuple[Dataset, ...]
-    first_is_labelled: bool
     counts: tuple[int, int, int]
     size: int
     augmentation: Augmentation
     views: int = 0
 
     def __post_init__(self):
-        for number, data in enumerate(self.sets):
+        for data in self.sets:
             names = ("identity", "expression", "albedo")
-            if self._labelled(number):
+            if data.labelled:
                 there = tuple(data.truth[name].shape[1] for name in names)
                 if there != self.counts:
                     raise InputError(
                         f"{data.folder}: of the model {data.facts.get('model')!r} with {there} coefficients, "
                         f"not the trained one ({self.counts}). Make it again with that model."
                     )
-
-    def _labelled(self, number: int) -> bool:
-        return self.first_is_labelled and number == 0
 
     def __call__(self, element: tuple, rng: np.random.Generator) -> Batch:
         number, index = element
@@ -206,7 +202,8 @@ class _Load:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *samples)
 
     def _sample(self, number: int, index: int, rng: np.random.Generator) -> Batch:
-        data, labelled = self.sets[number], self._labelled(number)
+        data = self.sets[number]
+        labelled = data.labelled
         image, skin = read_sample(data.folder, index)
         points = data.landmarks[index], data.dense[index]
         made = augment(rng, image, skin, *points, self.size, self.augmentation, labelled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -83,7 +84,7 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
     crops = [warp(photograph.pixels, matrix, size) for photograph, matrix in zip(photographs, matrices)]
     images = np.stack(crops).astype(np.float32) / 255.0
     in_crop = np.stack([(p.landmarks468 - [*m[:2, 2], 0.0]) / m[0, 0] for p, m in zip(photographs, matrices)])
-    surface = encoder_surface(model)
+    surface = _surface_of(_Same(model))
     predicted = predict_crops(trained, surface, images, in_crop.astype(np.float32))
     found, confidence, projected = jax.tree.map(np.asarray, predicted)
     views = []
@@ -102,6 +103,25 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
             )
         )
     return Prediction(found.identity[0], found.albedo[0], confidence, tuple(views))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+    """A model that equals itself alone: its arrays cannot be compared to find it again."""
+
+    model: FaceModel
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.model is self.model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+
+@functools.lru_cache(maxsize=1)
+def _surface_of(same: _Same) -> EncoderSurface:
+    """The model's surface, which takes longer to gather than a prediction: kept for the next person."""
+    return encoder_surface(same.model)
 
 
 def predict_crops(

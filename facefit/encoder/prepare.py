@@ -159,7 +159,7 @@ def _finish(
     subject = {name: index for index, name in enumerate(persons)}
     for index, number in enumerate(taken):
         for kind, ending in (("images", "jpg"), ("skin", "png")):
-            _link(output / "parts" / kind / f"{number:06d}.{ending}", output / kind / f"{index:06d}.{ending}")
+            link(output / "parts" / kind / f"{number:06d}.{ending}", output / kind / f"{index:06d}.{ending}")
     subjects = np.array([subject[sources[number].person] for number in taken], np.int32)
     names = [sources[number].name for number in taken]
     # Without the particulars in brackets and the advice: what is counted together.
@@ -182,7 +182,8 @@ def _finish(
     return Outcome(len(taken), rejected)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where there can be no link."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

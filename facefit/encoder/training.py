@@ -135,6 +135,7 @@ def make_step(
     mesh: Mesh | None = None,
     identity_feature: Callable | None = None,
     averaged: float = AVERAGED,
+    keep_statistics: bool = False,
 ) -> Callable[[TrainState, EncoderSurface, Weights, Batch], tuple[TrainState, Report]]:
     """The compiled step.
 
@@ -146,11 +147,13 @@ def make_step(
         mesh: devices to draw on; None is one.
         identity_feature: see `drawn_terms`.
         averaged: steps that the average of the parameters is over.
+        keep_statistics: normalise with the running means and variances as they are, and leave them: what a
+            trained network needs to learn more from batches that are small or of another kind.
     """
 
     def loss(parameters, statistics, surface: EncoderSurface, weights: Weights, batch: Batch):
         encoder = nnx.merge(graph, parameters, statistics, copy=True)
-        outputs, _ = encoder(batch.image, batch.dense, train=True)
+        outputs, _ = encoder(batch.image, batch.dense, train=not keep_statistics)
         found = coefficients(outputs, surface.start)
         terms = weak_terms(surface, found, batch, size) | supervised_terms(surface, found, batch)
         if rendering:
