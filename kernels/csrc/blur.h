@@ -2,6 +2,9 @@
 // derivative.
 #pragma once
 
+#ifndef __CUDACC__
+#include "four.h"
+#endif
 #include "triangle.h"
 
 namespace facefit {
@@ -31,56 +34,74 @@ FACEFIT_BOTH Edges edges_of(const Vertex& a, const Vertex& b, const Vertex& c, f
 }
 
 // Squared distance from the origin to the segment that starts at (ax, ay).
-FACEFIT_BOTH float segment_squared(float ax, float ay, float ex, float ey, float inverse) {
-  float t = -(ax * ex + ay * ey) * inverse;
-  t = t < 0 ? 0 : (t > 1 ? 1 : t);
-  const float x = ax + t * ex, y = ay + t * ey;
+template <typename Real>
+FACEFIT_BOTH Real segment_squared(Real ax, Real ay, float ex, float ey, float inverse) {
+  const Real none = {}, all = none + 1.0f, along = -(ax * ex + ay * ey) * inverse;
+  const Real t = choose(along < none, none, choose(along > all, all, along));
+  const Real x = ax + t * ex, y = ay + t * ey;
   return x * x + y * y;
 }
 
+// Where `covers` decides by ties; all of (px, py) are on an edge, or `asked` is false.
+FACEFIT_BOTH bool covers_on_edge(const Vertex& a, const Vertex& b, const Vertex& c, float px, float py, bool asked) {
+  float depth;
+  return asked && covers(a, b, c, px, py, &depth);
+}
+#ifndef __CUDACC__
+inline FourTruths covers_on_edge(const Vertex& a, const Vertex& b, const Vertex& c, Four px, Four py,
+                                 FourTruths asked) {
+  if (any(asked))
+    for (int i = 0; i < 4; ++i) asked[i] = covers_on_edge(a, b, c, px[i], py[i], asked[i] != 0) ? -1 : 0;
+  return asked;
+}
+#endif
+
 // What `counts` finds on its way: the edge functions, zero where clipped, the depth and the signed distance.
+template <typename Real>
 struct Reach {
-  float edge[3], depth, distance;
+  Real edge[3], depth, distance;
 };
 
-// Whether the triangle covers the centre (px, py) or is nearer to it than the blur, and is nearer than `farthest`.
-// Outside, the depth is that of the weights clipped to zero and up. Where `edges.there` is false only the depth is
-// found.
-FACEFIT_BOTH bool counts(const Vertex& a, const Vertex& b, const Vertex& c, const Edges& edges, float blur_squared,
-                         float px, float py, float farthest, Reach* r) {
-  if (!edges.there) return covers(a, b, c, px, py, &r->depth) && r->depth < farthest;
-  const float x[3] = {a.x - px, b.x - px, c.x - px}, y[3] = {a.y - py, b.y - py, c.y - py};
-  const float edge[3] = {edge_function(x[1], y[1], x[2], y[2]), edge_function(x[2], y[2], x[0], y[0]),
-                         edge_function(x[0], y[0], x[1], y[1])};
-  const float oriented[3] = {edges.side * edge[0], edges.side * edge[1], edges.side * edge[2]};
-  // The centre is too far from a line that it is on the outer side of.
-  if ((oriented[0] < 0 && edge[0] * edge[0] > edges.limit[0]) ||
-      (oriented[1] < 0 && edge[1] * edge[1] > edges.limit[1]) ||
-      (oriented[2] < 0 && edge[2] * edge[2] > edges.limit[2]))
-    return false;
-  for (int k = 0; k < 3; ++k) r->edge[k] = oriented[k] > 0 ? oriented[k] : 0;
-  const float total = (r->edge[0] + r->edge[1]) + r->edge[2];
-  if (!(total > 0)) return false;
-  const float d = ((r->edge[0] * a.z + r->edge[1] * b.z) + r->edge[2] * c.z) / total;
-  if (!(d >= -1.0f && d <= 1.0f) || !(d < farthest)) return false;
+// Whether the triangle covers the centre (px, py) or is nearer to it than the blur, and is nearer than `farthest`; for
+// several centres where a Real is several numbers. Outside, the depth is that of the weights clipped to zero and up.
+// Only for triangles of which `edges.there`.
+template <typename Real>
+FACEFIT_BOTH auto counts(const Vertex& a, const Vertex& b, const Vertex& c, const Edges& edges, float blur_squared,
+                         Real px, Real py, Real farthest, Reach<Real>* r) {
+  const Real none = {}, x[3] = {a.x - px, b.x - px, c.x - px}, y[3] = {a.y - py, b.y - py, c.y - py};
+  Real oriented[3], squared[3];
+  for (int k = 0; k < 3; ++k) {
+    const int from = k == 2 ? 0 : k + 1, to = k == 0 ? 2 : k - 1;
+    const Real edge = x[from] * y[to] - y[from] * x[to];
+    oriented[k] = edges.side * edge, squared[k] = edge * edge;
+    r->edge[k] = choose(oriented[k] > none, oriented[k], none);
+  }
+  // Not where the centre is too far from a line that it is on the outer side of.
+  auto found = (oriented[0] >= none) | (squared[0] <= none + edges.limit[0]);
+  found = found & ((oriented[1] >= none) | (squared[1] <= none + edges.limit[1]));
+  found = found & ((oriented[2] >= none) | (squared[2] <= none + edges.limit[2]));
+  const Real total = (r->edge[0] + r->edge[1]) + r->edge[2];
+  found = found & (total > none);
+  if (!any(found)) return found;
+  const Real d = ((r->edge[0] * a.z + r->edge[1] * b.z) + r->edge[2] * c.z) / total;
+  found = found & (d >= none - 1.0f) & (d <= none + 1.0f) & (d < farthest);
+  if (!any(found)) return found;
   r->depth = d;
   // Inside, or on an edge and inside by the rule of `covers`; the depth there is the same, bit for bit.
-  const float lowest = least(oriented[0], oriented[1], oriented[2]);
-  if (lowest > 0 || (lowest == 0 && covers(a, b, c, px, py, &r->depth))) {
-    r->distance = sqrtf(least(edge[0] * edge[0] * edges.inverse[0], edge[1] * edge[1] * edges.inverse[1],
-                              edge[2] * edge[2] * edges.inverse[2]));
-    return true;
-  }
+  const Real lowest = lesser(lesser(oriented[0], oriented[1]), oriented[2]);
+  const auto inside = (lowest > none) | covers_on_edge(a, b, c, px, py, found & (lowest == none));
+  const Real within = lesser(lesser(squared[0] * edges.inverse[0], squared[1] * edges.inverse[1]),
+                             squared[2] * edges.inverse[2]);
   // The nearest point of a triangle is on an edge that the centre is on the outer side of.
-  float nearest = blur_squared;
+  Real nearest = none + blur_squared;
   for (int k = 0; k < 3; ++k) {
     const int from = k == 2 ? 0 : k + 1;
-    if (oriented[k] > 0) continue;
-    const float squared = segment_squared(x[from], y[from], edges.x[k], edges.y[k], edges.inverse[k]);
-    if (squared < nearest) nearest = squared;
+    const Real away = segment_squared(x[from], y[from], edges.x[k], edges.y[k], edges.inverse[k]);
+    nearest = choose((oriented[k] <= none) & (away < nearest), away, nearest);
   }
-  r->distance = -sqrtf(nearest);
-  return nearest < blur_squared;
+  const Real length = root(choose(inside, within, nearest));
+  r->distance = choose(inside, length, -length);
+  return found & (inside | (nearest < none + blur_squared));
 }
 
 // What the clip coordinates of a vertex are multiplied by to make the vertex of `screen_vertex`.
@@ -93,110 +114,120 @@ FACEFIT_BOTH float vertex_scale(const float* clip) {
 
 // What a fragment holds, from vertices of `screen_vertex` and their scales; nothing here depends on the scales but
 // the weights. These are clipped where the centre is outside; the distance is that to the nearest point
-// (1 - t) a + t b of the triangle's outline, or inside to the nearest line through an edge ab.
-struct Fragment {
-  float x[3], y[3], z[3], w[3], scale[3];  // x and y are about the centre
-  float edge[3];                           // zero where clipped
-  bool kept[3], outside;
-  float total_inverse, w_inverse;
-  float barycentric[3], depth, distance;
-  int a, b;
-  float t, normal_x, normal_y, slope;  // outside: unit direction to the nearest point; inside: the line, sign / length
+// (1 - t) a + t b of the triangle's outline, or inside to the nearest line through an edge ab. Several fragments where a
+// Real is several numbers; Truth is what compares these.
+template <typename Real, typename Truth>
+struct FragmentOf {
+  Real px, py;
+  Real x[3], y[3], z[3], w[3], scale[3];  // x and y are about the centre
+  Real edge[3];                           // zero where clipped
+  Truth clipped[3], outside;
+  Real total_inverse, w_inverse;
+  Real barycentric[3], depth, distance;
+  Truth nearest[3];            // which edge; edge k is opposite to corner k
+  Real t, normal_x, normal_y;  // outside: unit direction to the nearest point; inside: the line
+  Real slope;                  // inside: sign / length of the line
 };
+using Fragment = FragmentOf<float, bool>;
 
-// False where the triangle has no area as seen from here.
-FACEFIT_BOTH bool fragment_at(const Vertex* const corner[3], const float scale[3], float px, float py, Fragment* f) {
+// Corners are x, y, z and w. Returns the weights' sum; where that is zero the triangle has no area as seen from here.
+template <typename Real, typename Truth>
+FACEFIT_BOTH Real find_fragment(const Real corner[3][4], const Real scale[3], Real px, Real py,
+                                FragmentOf<Real, Truth>* f) {
+  const Real none = {}, one = none + 1.0f, tiny = none + 1e-30f, far = none + INFINITY;
+  f->px = px, f->py = py;
   for (int k = 0; k < 3; ++k) {
-    const Vertex& v = *corner[k];
-    f->x[k] = v.x - px * v.w, f->y[k] = v.y - py * v.w, f->z[k] = v.z, f->w[k] = v.w, f->scale[k] = scale[k];
+    const Real* v = corner[k];
+    f->x[k] = v[0] - px * v[3], f->y[k] = v[1] - py * v[3], f->z[k] = v[2], f->w[k] = v[3], f->scale[k] = scale[k];
   }
-  const float *x = f->x, *y = f->y, *w = f->w;
-  float* edge = f->edge;
+  const Real *x = f->x, *y = f->y, *w = f->w;
+  Real* edge = f->edge;
   edge[0] = x[1] * y[2] - y[1] * x[2], edge[1] = x[2] * y[0] - y[2] * x[0], edge[2] = x[0] * y[1] - y[0] * x[1];
-  const float area = (edge[0] * w[0] + edge[1] * w[1]) + edge[2] * w[2];
-  const bool front = w[0] == 1.0f && w[1] == 1.0f && w[2] == 1.0f && area != 0;
-  f->outside = false;
-  for (int k = 0; k < 3; ++k) {
-    f->kept[k] = !front || (area > 0 ? edge[k] >= 0 : edge[k] <= 0);
-    if (!f->kept[k]) f->outside = true;
-  }
-  float least = -1, over = 1;  // the least squared distance is least / over: nothing is divided to compare
+  const Real area = (edge[0] * w[0] + edge[1] * w[1]) + edge[2] * w[2];
+  const Truth front = (w[0] == one) & (w[1] == one) & (w[2] == one);
+  for (int k = 0; k < 3; ++k)
+    f->clipped[k] = front & (((area > none) & (edge[k] < none)) | ((area < none) & (edge[k] > none)));
+  f->outside = f->clipped[0] | f->clipped[1] | f->clipped[2];
+  // The nearest edge of those with the centre on their outer side, or the nearest line. Its squared distance is
+  // least / over: nothing is divided to compare.
+  Real least = far, over = one, sign = none, unit = none;
+  f->t = f->normal_x = f->normal_y = none;
   for (int k = 0; k < 3; ++k) {
     const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
-    if (f->outside) {
-      if (f->kept[k]) continue;  // the nearest edge has the centre on its outer side
-      const float ex = x[b] - x[a], ey = y[b] - y[a], squared = ex * ex + ey * ey;
-      float t = -(x[a] * ex + y[a] * ey) / (squared > 1e-30f ? squared : 1e-30f);
-      t = t < 0 ? 0 : (t > 1 ? 1 : t);
-      const float cx = x[a] + t * ex, cy = y[a] + t * ey, d = cx * cx + cy * cy;
-      if (least >= 0 && !(d < least)) continue;
-      least = d, f->a = a, f->b = b, f->t = t, f->normal_x = cx, f->normal_y = cy;
-    } else {
-      const float nx = y[a] * w[b] - w[a] * y[b], ny = w[a] * x[b] - x[a] * w[b];
-      const float squared = nx * nx + ny * ny, d = edge[k] * edge[k];
-      if (!(squared > 0) || (least >= 0 && !(d * over < least * squared))) continue;
-      least = d, over = squared, f->a = a, f->b = b, f->normal_x = nx, f->normal_y = ny;
-      f->slope = edge[k] > 0 ? 1.0f : (edge[k] < 0 ? -1.0f : 0.0f);
-    }
+    const Real ex = x[b] - x[a], ey = y[b] - y[a], squared = ex * ex + ey * ey;
+    const Real along = -(x[a] * ex + y[a] * ey) / choose(squared > tiny, squared, tiny);
+    const Real t = choose(along < none, none, choose(along > one, one, along));
+    const Real cx = x[a] + t * ex, cy = y[a] + t * ey;
+    const Real nx = y[a] * w[b] - w[a] * y[b], ny = w[a] * x[b] - x[a] * w[b], line = nx * nx + ny * ny;
+    const Real away = choose(f->outside, cx * cx + cy * cy, edge[k] * edge[k]);
+    const Real by = choose(f->outside, one, line);
+    const Truth nearer = choose_truth(f->outside, f->clipped[k], line > none) & (away * over < least * by);
+    least = choose(nearer, away, least), over = choose(nearer, by, over), sign = choose(nearer, edge[k], sign);
+    f->t = choose(nearer, t, f->t);
+    f->normal_x = choose(nearer, choose(f->outside, cx, nx), f->normal_x);
+    f->normal_y = choose(nearer, choose(f->outside, cy, ny), f->normal_y);
+    f->nearest[k] = nearer;
+    for (int j = 0; j < k; ++j) f->nearest[j] = choose_truth(nearer, front & (none > none), f->nearest[j]);
   }
-  if (least < 0) least = 0, f->a = 1, f->b = 2, f->normal_x = f->normal_y = f->slope = 0;
-  const float length = sqrtf(least);
-  if (f->outside) {
-    const float inverse = length > 0 ? 1 / length : 0;
-    f->normal_x *= inverse, f->normal_y *= inverse;
-    f->distance = -length;
-  } else {
-    const float inverse = 1 / sqrtf(over);
-    f->slope *= inverse, f->distance = length * inverse;
-  }
-  float total = 0, total_w = 0, z = 0;
+  least = choose(least < far, least, none);
+  const Real length = root(least), line = root(over);
+  unit = choose(length > none, one / length, none);
+  f->normal_x = choose(f->outside, f->normal_x * unit, f->normal_x);
+  f->normal_y = choose(f->outside, f->normal_y * unit, f->normal_y);
+  f->slope = choose(sign > none, one, choose(sign < none, -one, none)) / line;
+  f->distance = choose(f->outside, -length, length / line);
+  Real total = none, total_w = none, z = none;
   for (int k = 0; k < 3; ++k) {
-    if (!f->kept[k]) edge[k] = 0;
+    edge[k] = choose(f->clipped[k], none, edge[k]);
     total += edge[k] * scale[k], total_w += edge[k] * w[k], z += edge[k] * f->z[k];
   }
-  f->total_inverse = total != 0 ? 1 / total : 0;
-  f->w_inverse = total_w != 0 ? 1 / total_w : 0;
+  f->total_inverse = choose(total != none, one / total, none);
+  f->w_inverse = choose(total_w != none, one / total_w, none);
   f->depth = z * f->w_inverse;
   for (int k = 0; k < 3; ++k) f->barycentric[k] = edge[k] * scale[k] * f->total_inverse;
-  return total != 0;
+  return total;
 }
 
-// Adds the gradient for the corners, given those for weights, depth and distance. A corner's is for the x, y, z and w
-// of `screen_vertex` with its scale held fixed; `vertex_vjp` takes it to clip coordinates.
-FACEFIT_BOTH void fragment_vjp(const Fragment& f, float px, float py, const float g_barycentric[3], float g_depth,
-                               float g_distance, float* const g_corner[3]) {
-  float gx[3] = {0, 0, 0}, gy[3] = {0, 0, 0}, gw[3] = {0, 0, 0};
-  const float gd = g_depth * f.w_inverse;
-  const float mean = g_barycentric[0] * f.barycentric[0] + g_barycentric[1] * f.barycentric[1] +
-                     g_barycentric[2] * f.barycentric[2];
+// The gradient for the corners, given those for weights, depth and distance. A corner's is for the x, y, z and w of
+// `screen_vertex` with its scale held fixed; `vertex_vjp` takes it to clip coordinates.
+template <typename Real, typename Truth>
+FACEFIT_BOTH void fragment_vjp(const FragmentOf<Real, Truth>& f, const Real g_barycentric[3], Real g_depth,
+                               Real g_distance, Real g_corner[3][4]) {
+  const Real none = {};
+  Real gx[3] = {none, none, none}, gy[3] = {none, none, none}, gw[3] = {none, none, none};
+  const Real gd = g_depth * f.w_inverse;
+  const Real mean = g_barycentric[0] * f.barycentric[0] + g_barycentric[1] * f.barycentric[1] +
+                    g_barycentric[2] * f.barycentric[2];
   for (int k = 0; k < 3; ++k) {
     const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
-    if (!f.kept[k]) continue;
-    const float ge = (g_barycentric[k] - mean) * f.total_inverse * f.scale[k] + gd * (f.z[k] - f.depth * f.w[k]);
+    const Real ge = choose(
+        f.clipped[k], none,
+        (g_barycentric[k] - mean) * f.total_inverse * f.scale[k] + gd * (f.z[k] - f.depth * f.w[k]));
     gx[a] += ge * f.y[b], gy[b] += ge * f.x[a];
     gy[a] -= ge * f.x[b], gx[b] -= ge * f.y[a];
     gw[k] -= gd * f.depth * f.edge[k];
   }
-  const int a = f.a, b = f.b;
-  if (f.outside) {
-    // The nearest point moves with its edge; its place on the edge is the best one and so changes nothing.
-    const float ga = -g_distance * (1 - f.t), gb = -g_distance * f.t;
-    gx[a] += ga * f.normal_x, gy[a] += ga * f.normal_y;
-    gx[b] += gb * f.normal_x, gy[b] += gb * f.normal_y;
-    gw[a] -= ga * (f.normal_x * f.x[a] + f.normal_y * f.y[a]);
-    gw[b] -= gb * (f.normal_x * f.x[b] + f.normal_y * f.y[b]);
-  } else {
-    const float ge = g_distance * f.slope, back = -g_distance * f.distance * f.slope * f.slope;
-    const float gnx = back * f.normal_x, gny = back * f.normal_y;
-    gx[a] += ge * f.y[b] - gny * f.w[b], gx[b] += gny * f.w[a] - ge * f.y[a];
-    gy[a] += gnx * f.w[b] - ge * f.x[b], gy[b] += ge * f.x[a] - gnx * f.w[a];
-    gw[a] += gny * f.x[b] - gnx * f.y[b], gw[b] += gnx * f.y[a] - gny * f.x[a];
+  // The nearest point moves with its edge; its place on the edge is the best one and so changes nothing.
+  const Real ga = -g_distance * (1.0f - f.t), gb = -g_distance * f.t;
+  const Real ge = g_distance * f.slope, back = -g_distance * f.distance * f.slope * f.slope;
+  const Real gnx = back * f.normal_x, gny = back * f.normal_y;
+  for (int k = 0; k < 3; ++k) {
+    const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
+    auto add = [&](Real* to, Real outside, Real inside) {
+      *to += choose(f.nearest[k], choose(f.outside, outside, inside), none);
+    };
+    add(&gx[a], ga * f.normal_x, ge * f.y[b] - gny * f.w[b]);
+    add(&gx[b], gb * f.normal_x, gny * f.w[a] - ge * f.y[a]);
+    add(&gy[a], ga * f.normal_y, gnx * f.w[b] - ge * f.x[b]);
+    add(&gy[b], gb * f.normal_y, ge * f.x[a] - gnx * f.w[a]);
+    add(&gw[a], -ga * (f.normal_x * f.x[a] + f.normal_y * f.y[a]), gny * f.x[b] - gnx * f.y[b]);
+    add(&gw[b], -gb * (f.normal_x * f.x[b] + f.normal_y * f.y[b]), gnx * f.y[a] - gny * f.x[a]);
   }
   for (int k = 0; k < 3; ++k) {
-    g_corner[k][0] += gx[k];
-    g_corner[k][1] += gy[k];
-    g_corner[k][2] += gd * f.edge[k];
-    g_corner[k][3] += gw[k] - px * gx[k] - py * gy[k];
+    g_corner[k][0] = gx[k];
+    g_corner[k][1] = gy[k];
+    g_corner[k][2] = gd * f.edge[k];
+    g_corner[k][3] = gw[k] - f.px * gx[k] - f.py * gy[k];
   }
 }
 

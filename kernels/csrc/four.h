@@ -11,6 +11,7 @@
 namespace facefit {
 
 typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourTruths __attribute__((vector_size(16)));  // of a comparison: all bits set where it holds
 
 inline Four load(const float* from) {
   Four four;
@@ -27,6 +28,42 @@ inline Four load(const float* from, int64_t count) {
 inline void store(float* to, Four four, int64_t count) {
   if (count >= 4) return store(to, four);
   for (int i = 0; i < count; ++i) to[i] = four[i];
+}
+
+// What code for one number and for four is written with; see also "triangle.h".
+inline Four choose(FourTruths where, Four yes, Four no) { return where ? yes : no; }
+inline FourTruths choose_truth(FourTruths where, FourTruths yes, FourTruths no) { return (where & yes) | (~where & no); }
+inline Four lesser(Four a, Four b) { return a < b ? a : b; }
+inline Four magnitude(Four a) { return a < -a ? -a : a; }
+inline Four root(Four a) {
+#if defined(__SSE2__)
+  return _mm_sqrt_ps(a);
+#else
+  for (int i = 0; i < 4; ++i) a[i] = __builtin_sqrtf(a[i]);
+  return a;
+#endif
+}
+// One bit for each of the four.
+inline int bits(FourTruths t) {
+#if defined(__SSE2__)
+  return _mm_movemask_ps((__m128)t);
+#else
+  return (t[0] & 1) | (t[1] & 2) | (t[2] & 4) | (t[3] & 8);
+#endif
+}
+inline bool any(FourTruths t) { return bits(t) != 0; }
+
+// e^x within two units in the last place: 2^n e^r, n whole and |r| at most ln(2) / 2.
+inline Four exponential(Four x) {
+  const Four low = {-87.3f, -87.3f, -87.3f, -87.3f}, high = {88.3f, 88.3f, 88.3f, 88.3f};
+  const Four within = lesser(choose(x < low, low, x), high);
+  const Four whole_at_the_end = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};  // 1.5 * 2^23
+  const Four shifted = within * 1.44269504f + whole_at_the_end, n = shifted - whole_at_the_end;
+  const Four r = (within - n * 0.693145752f) - n * 1.42860677e-6f;
+  Four sum = r * (1.0f / 5040) + (1.0f / 720);
+  for (const float c : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = sum * r + c;
+  const FourTruths power = ((FourTruths)shifted - (FourTruths)whole_at_the_end + 127) << 23;
+  return choose(x < low, Four{}, sum * (Four)power);
 }
 
 // Rows become columns.

@@ -1,12 +1,16 @@
 // Loops of rasterization with several fragments a pixel on the CPU: the nearest K that reach it, and their derivative.
 #pragma once
 
+#include <array>
+#include <cstring>
 #include <limits>
 
 #include "blur.h"
 #include "interpolation.h"
 
 namespace facefit {
+
+using FourFragments = FragmentOf<Four, FourTruths>;
 
 // The vertices of each batch element on the screen, with their scales.
 struct Screen {
@@ -24,10 +28,26 @@ struct Screen {
       }
     });
   }
+  // False where the triangle has no area as seen from here.
   bool fragment(int64_t first, const int32_t* k, float px, float py, Fragment* f) const {
-    const Vertex *v = vertex.data() + first, *const corner[3] = {v + k[0], v + k[1], v + k[2]};
-    const float scales[3] = {scale[first + k[0]], scale[first + k[1]], scale[first + k[2]]};
-    return fragment_at(corner, scales, px, py, f);
+    const Vertex* v = vertex.data() + first;
+    float corner[3][4], scales[3];
+    for (int j = 0; j < 3; ++j) {
+      std::memcpy(corner[j], v + k[j], sizeof corner[j]);
+      scales[j] = scale[first + k[j]];
+    }
+    return find_fragment(corner, scales, px, py, f) != 0;
+  }
+  void fragment(int64_t first, const int32_t* const k[4], Four px, Four py, FourFragments* f) const {
+    Four corner[3][4], scales[3];
+    for (int j = 0; j < 3; ++j) {
+      for (int i = 0; i < 4; ++i) {
+        corner[j][i] = load(&vertex[first + k[i][j]].x);
+        scales[j][i] = scale[first + k[i][j]];
+      }
+      transpose(corner[j]);
+    }
+    find_fragment(corner, scales, px, py, f);
   }
 };
 
@@ -51,11 +71,10 @@ struct Drawing {
   // Fills the lists of rows first to last. Faces come in rising order, so that a strict comparison leaves the lower
   // index before the higher at equal depth.
   void band(int first, int last, const Lists& to) const {
-    std::fill(to.count, to.count + (int64_t)width * (last - first + 1), 0);
-    int32_t* index = to.index;
-    float *z = to.depth, *away = to.distance, *weights = to.barycentric;
-    Fragment value;
-    Reach found;
+    const int64_t pixels = (int64_t)width * (last - first + 1);
+    std::fill(to.count, to.count + pixels, 0);
+    // Beyond it nothing enters a pixel's list. Four are read at once, so up to three beyond the last.
+    std::vector<float> farthest(pixels + 3, std::numeric_limits<float>::infinity());
     for (int64_t i = 0; i < face_count; ++i) {
       const Bounds box = boxes[i];
       const int y0 = std::max<int>(box.first_y, first), y1 = std::min<int>(box.last_y, last);
@@ -65,32 +84,52 @@ struct Drawing {
       const Vertex a = s[corner[0]], b = s[corner[1]], c = s[corner[2]];
       const float *m = screen.scale.data() + first_vertex, scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
       const Edges edges = edges_of(a, b, c, blur_squared);
-      for (int y = y0; y <= y1; ++y)
-        for (int x = box.first_x; x <= box.last_x; ++x) {
-          const float px = x + 0.5f, py = y + 0.5f;
-          const int64_t pixel = (int64_t)(y - first) * width + x, at = K * pixel;
-          int32_t& count = to.count[pixel];
-          const float farthest = count == K ? z[at + K - 1] : std::numeric_limits<float>::infinity();
-          if (!counts(a, b, c, edges, blur_squared, px, py, farthest, &found)) continue;
-          float weight[3];
-          if (edges.there) {
-            for (int j = 0; j < 3; ++j) weight[j] = found.edge[j] * scale[j];
-            const float total = (weight[0] + weight[1]) + weight[2], inverse = total != 0 ? 1 / total : 0;
+      for (int y = y0; y <= y1; ++y) {
+        const int64_t row = (int64_t)(y - first) * width;
+        if (edges.there) {
+          for (int x = box.first_x; x <= box.last_x; x += 4) {
+            float* const limit = farthest.data() + row + x;
+            const Four px = Four{0.5f, 1.5f, 2.5f, 3.5f} + (float)x, py = Four{} + (y + 0.5f);
+            Reach<Four> found;
+            int there = bits(counts(a, b, c, edges, blur_squared, px, py, load(limit), &found));
+            there &= (1 << std::min(box.last_x - x + 1, 4)) - 1;
+            if (!there) continue;
+            Four weight[3] = {found.edge[0] * scale[0], found.edge[1] * scale[1], found.edge[2] * scale[2]};
+            const Four total = (weight[0] + weight[1]) + weight[2];
+            const Four inverse = choose(total != Four{}, 1.0f / total, Four{});
             for (int j = 0; j < 3; ++j) weight[j] *= inverse;
-          } else {
-            screen.fragment(first_vertex, corner, px, py, &value);
-            for (int j = 0; j < 3; ++j) weight[j] = value.barycentric[j];
-            found.distance = value.distance;
+            for (int j = 0; j < 4; ++j)
+              if (there >> j & 1)
+                insert(to, row + x + j, i, found.depth[j], found.distance[j],
+                       {weight[0][j], weight[1][j], weight[2][j]}, limit + j);
           }
-          int64_t k = at + (count < K ? count++ : K - 1);
-          for (; k > at && found.depth < z[k - 1]; --k) {
-            z[k] = z[k - 1], index[k] = index[k - 1], away[k] = away[k - 1];
-            for (int j = 0; j < 3; ++j) weights[3 * k + j] = weights[3 * k - 3 + j];
-          }
-          z[k] = found.depth, index[k] = (int32_t)i, away[k] = found.distance;
-          for (int j = 0; j < 3; ++j) weights[3 * k + j] = weight[j];
+          continue;
         }
+        for (int x = box.first_x; x <= box.last_x; ++x) {
+          float depth;
+          if (!covers(a, b, c, x + 0.5f, y + 0.5f, &depth) || !(depth < farthest[row + x])) continue;
+          Fragment value;
+          screen.fragment(first_vertex, corner, x + 0.5f, y + 0.5f, &value);
+          const float* weight = value.barycentric;
+          insert(to, row + x, i, depth, value.distance, {weight[0], weight[1], weight[2]}, &farthest[row + x]);
+        }
+      }
     }
+  }
+
+ private:
+  void insert(const Lists& to, int64_t pixel, int64_t face, float depth, float distance,
+              std::array<float, 3> weight, float* farthest) const {
+    const int64_t at = K * pixel;
+    int32_t& count = to.count[pixel];
+    int64_t k = at + (count < K ? count++ : K - 1);
+    for (; k > at && depth < to.depth[k - 1]; --k) {
+      to.depth[k] = to.depth[k - 1], to.index[k] = to.index[k - 1], to.distance[k] = to.distance[k - 1];
+      for (int j = 0; j < 3; ++j) to.barycentric[3 * k + j] = to.barycentric[3 * k - 3 + j];
+    }
+    to.depth[k] = depth, to.index[k] = (int32_t)face, to.distance[k] = distance;
+    for (int j = 0; j < 3; ++j) to.barycentric[3 * k + j] = weight[j];
+    if (count == K) *farthest = to.depth[at + K - 1];
   }
 };
 
@@ -170,9 +209,10 @@ inline ffi::Error fragments_backward(Team team, Floats vertices, Ints faces, Int
                    const float px = pixel % width + 0.5f, py = pixel / width + 0.5f;
                    Fragment value;
                    if (!screen.fragment(b * V, k, px, py, &value)) return;
-                   float* g = gather.part(b, part);
-                   float* const g_corner[3] = {g + 4 * k[0], g + 4 * k[1], g + 4 * k[2]};
-                   fragment_vjp(value, px, py, weight, z, d, g_corner);
+                   float *g = gather.part(b, part), g_corner[3][4];
+                   fragment_vjp(value, weight, z, d, g_corner);
+                   for (int j = 0; j < 3; ++j)
+                     for (int i = 0; i < 4; ++i) g[4 * k[j] + i] += g_corner[j][i];
                  });
   gather.add(team);
   for (int64_t i = 0; i < batch.count() * V; ++i) vertex_vjp(screen.scale[i], half_x, half_y, result + 4 * i);

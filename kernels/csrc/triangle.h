@@ -86,6 +86,12 @@ struct Bounds {
 // Written so that compilers choose instructions for the lesser and the greater: branches here cannot be foreseen.
 FACEFIT_BOTH float lesser(float a, float b) { return a < b ? a : b; }
 FACEFIT_BOTH float greater(float a, float b) { return a > b ? a : b; }
+// These and their like for four numbers ("four.h") let one function serve both.
+FACEFIT_BOTH float choose(bool where, float yes, float no) { return where ? yes : no; }
+FACEFIT_BOTH bool choose_truth(bool where, bool yes, bool no) { return where ? yes : no; }
+FACEFIT_BOTH float root(float a) { return sqrtf(a); }
+FACEFIT_BOTH float magnitude(float a) { return fabsf(a); }
+FACEFIT_BOTH bool any(bool truth) { return truth; }
 FACEFIT_BOTH float least(float a, float b, float c) { return lesser(lesser(a, b), c); }
 FACEFIT_BOTH float most(float a, float b, float c) { return greater(greater(a, b), c); }
 FACEFIT_BOTH float clamp(float v, float low, float high) { return lesser(greater(v, low), high); }
