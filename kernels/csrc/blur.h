@@ -9,49 +9,55 @@
 
 namespace facefit {
 
-// The edges of a triangle in pixels; edge k is opposite to corner k. None (`there` is false) for a triangle without
-// area or not wholly in front of the camera: such a one only counts where it covers the centre.
-struct Edges {
-  bool there;
-  float x[3], y[3], inverse[3], limit[3];  // 1 / squared length, and squared length times squared blur
-  float side;                              // the sign of the triangle's area
-};
+// A triangle in pixels, for `counts`; edge k is opposite to corner k. One without area or not wholly in front of the
+// camera only counts where it `covers` the centre: `blurs` is false and nothing else is set. A Real that is several
+// numbers holds each of them that often.
+template <typename Real>
+struct BlurredTriangle {
+  bool blurs;
+  Vertex corner[3];
+  Real x[3], y[3], z[3], edge_x[3], edge_y[3];
+  Real inverse[3], limit[3];  // 1 / squared length of the edge, and squared length times squared blur
+  Real side, blur_squared;    // the sign of the triangle's area
 
-FACEFIT_BOTH Edges edges_of(const Vertex& a, const Vertex& b, const Vertex& c, float blur_squared) {
-  Edges e = {};
-  const float area = (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
-  e.there = a.w == 1.0f && b.w == 1.0f && c.w == 1.0f && area != 0;
-  if (!e.there) return e;
-  e.side = area > 0 ? 1.0f : -1.0f;
-  e.x[0] = c.x - b.x, e.x[1] = a.x - c.x, e.x[2] = b.x - a.x;
-  e.y[0] = c.y - b.y, e.y[1] = a.y - c.y, e.y[2] = b.y - a.y;
-  for (int k = 0; k < 3; ++k) {
-    const float squared = e.x[k] * e.x[k] + e.y[k] * e.y[k];
-    e.inverse[k] = 1.0f / (squared > 1e-30f ? squared : 1e-30f);
-    e.limit[k] = squared * blur_squared;
+  FACEFIT_BOTH static BlurredTriangle of(const Vertex& a, const Vertex& b, const Vertex& c, float blur_squared) {
+    BlurredTriangle t;
+    const Real none = {};
+    const float area = (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
+    t.corner[0] = a, t.corner[1] = b, t.corner[2] = c;
+    t.blurs = a.w == 1.0f && b.w == 1.0f && c.w == 1.0f && area != 0;
+    if (!t.blurs) return t;
+    t.side = none + (area > 0 ? 1.0f : -1.0f), t.blur_squared = none + blur_squared;
+    for (int k = 0; k < 3; ++k) {
+      const Vertex &v = t.corner[k], &from = t.corner[k == 2 ? 0 : k + 1], &to = t.corner[k == 0 ? 2 : k - 1];
+      const float ex = to.x - from.x, ey = to.y - from.y, squared = ex * ex + ey * ey;
+      t.x[k] = none + v.x, t.y[k] = none + v.y, t.z[k] = none + v.z;
+      t.edge_x[k] = none + ex, t.edge_y[k] = none + ey;
+      t.inverse[k] = none + 1.0f / (squared > 1e-30f ? squared : 1e-30f);
+      t.limit[k] = none + squared * blur_squared;
+    }
+    return t;
   }
-  return e;
-}
+};
 
 // Squared distance from the origin to the segment that starts at (ax, ay).
 template <typename Real>
-FACEFIT_BOTH Real segment_squared(Real ax, Real ay, float ex, float ey, float inverse) {
+FACEFIT_BOTH Real segment_squared(Real ax, Real ay, Real ex, Real ey, Real inverse) {
   const Real none = {}, all = none + 1.0f, along = -(ax * ex + ay * ey) * inverse;
   const Real t = choose(along < none, none, choose(along > all, all, along));
   const Real x = ax + t * ex, y = ay + t * ey;
   return x * x + y * y;
 }
 
-// Where `covers` decides by ties; all of (px, py) are on an edge, or `asked` is false.
-FACEFIT_BOTH bool covers_on_edge(const Vertex& a, const Vertex& b, const Vertex& c, float px, float py, bool asked) {
+// Where `covers` decides by ties: all that is `asked` is on an edge.
+FACEFIT_BOTH bool covers_on_edge(const Vertex v[3], float px, float py, bool asked) {
   float depth;
-  return asked && covers(a, b, c, px, py, &depth);
+  return asked && covers(v[0], v[1], v[2], px, py, &depth);
 }
 #ifndef __CUDACC__
-inline FourTruths covers_on_edge(const Vertex& a, const Vertex& b, const Vertex& c, Four px, Four py,
-                                 FourTruths asked) {
+inline FourTruths covers_on_edge(const Vertex v[3], Four px, Four py, FourTruths asked) {
   if (any(asked))
-    for (int i = 0; i < 4; ++i) asked[i] = covers_on_edge(a, b, c, px[i], py[i], asked[i] != 0) ? -1 : 0;
+    for (int i = 0; i < 4; ++i) asked[i] = covers_on_edge(v, px[i], py[i], asked[i] != 0) ? -1 : 0;
   return asked;
 }
 #endif
@@ -64,44 +70,42 @@ struct Reach {
 
 // Whether the triangle covers the centre (px, py) or is nearer to it than the blur, and is nearer than `farthest`; for
 // several centres where a Real is several numbers. Outside, the depth is that of the weights clipped to zero and up.
-// Only for triangles of which `edges.there`.
+// Only for triangles that blur.
 template <typename Real>
-FACEFIT_BOTH auto counts(const Vertex& a, const Vertex& b, const Vertex& c, const Edges& edges, float blur_squared,
-                         Real px, Real py, Real farthest, Reach<Real>* r) {
-  const Real none = {}, x[3] = {a.x - px, b.x - px, c.x - px}, y[3] = {a.y - py, b.y - py, c.y - py};
+FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Real farthest, Reach<Real>* r) {
+  const Real none = {}, x[3] = {t.x[0] - px, t.x[1] - px, t.x[2] - px}, y[3] = {t.y[0] - py, t.y[1] - py, t.y[2] - py};
   Real oriented[3], squared[3];
   for (int k = 0; k < 3; ++k) {
     const int from = k == 2 ? 0 : k + 1, to = k == 0 ? 2 : k - 1;
     const Real edge = x[from] * y[to] - y[from] * x[to];
-    oriented[k] = edges.side * edge, squared[k] = edge * edge;
+    oriented[k] = t.side * edge, squared[k] = edge * edge;
     r->edge[k] = choose(oriented[k] > none, oriented[k], none);
   }
   // Not where the centre is too far from a line that it is on the outer side of.
-  auto found = (oriented[0] >= none) | (squared[0] <= none + edges.limit[0]);
-  found = found & ((oriented[1] >= none) | (squared[1] <= none + edges.limit[1]));
-  found = found & ((oriented[2] >= none) | (squared[2] <= none + edges.limit[2]));
+  auto found = (oriented[0] >= none) | (squared[0] <= t.limit[0]);
+  found = found & ((oriented[1] >= none) | (squared[1] <= t.limit[1]));
+  found = found & ((oriented[2] >= none) | (squared[2] <= t.limit[2]));
   const Real total = (r->edge[0] + r->edge[1]) + r->edge[2];
   found = found & (total > none);
   if (!any(found)) return found;
-  const Real d = ((r->edge[0] * a.z + r->edge[1] * b.z) + r->edge[2] * c.z) / total;
+  const Real d = ((r->edge[0] * t.z[0] + r->edge[1] * t.z[1]) + r->edge[2] * t.z[2]) / total;
   found = found & (d >= none - 1.0f) & (d <= none + 1.0f) & (d < farthest);
   if (!any(found)) return found;
   r->depth = d;
   // Inside, or on an edge and inside by the rule of `covers`; the depth there is the same, bit for bit.
   const Real lowest = lesser(lesser(oriented[0], oriented[1]), oriented[2]);
-  const auto inside = (lowest > none) | covers_on_edge(a, b, c, px, py, found & (lowest == none));
-  const Real within = lesser(lesser(squared[0] * edges.inverse[0], squared[1] * edges.inverse[1]),
-                             squared[2] * edges.inverse[2]);
+  const auto inside = (lowest > none) | covers_on_edge(t.corner, px, py, found & (lowest == none));
+  const Real within = lesser(lesser(squared[0] * t.inverse[0], squared[1] * t.inverse[1]), squared[2] * t.inverse[2]);
   // The nearest point of a triangle is on an edge that the centre is on the outer side of.
-  Real nearest = none + blur_squared;
+  Real nearest = t.blur_squared;
   for (int k = 0; k < 3; ++k) {
     const int from = k == 2 ? 0 : k + 1;
-    const Real away = segment_squared(x[from], y[from], edges.x[k], edges.y[k], edges.inverse[k]);
+    const Real away = segment_squared(x[from], y[from], t.edge_x[k], t.edge_y[k], t.inverse[k]);
     nearest = choose((oriented[k] <= none) & (away < nearest), away, nearest);
   }
   const Real length = root(choose(inside, within, nearest));
   r->distance = choose(inside, length, -length);
-  return found & (inside | (nearest < none + blur_squared));
+  return found & (inside | (nearest < t.blur_squared));
 }
 
 // What the clip coordinates of a vertex are multiplied by to make the vertex of `screen_vertex`.

@@ -83,15 +83,15 @@ struct Drawing {
       const Vertex* s = screen.vertex.data() + first_vertex;
       const Vertex a = s[corner[0]], b = s[corner[1]], c = s[corner[2]];
       const float *m = screen.scale.data() + first_vertex, scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
-      const Edges edges = edges_of(a, b, c, blur_squared);
+      const auto triangle = BlurredTriangle<Four>::of(a, b, c, blur_squared);
       for (int y = y0; y <= y1; ++y) {
         const int64_t row = (int64_t)(y - first) * width;
-        if (edges.there) {
+        if (triangle.blurs) {
           for (int x = box.first_x; x <= box.last_x; x += 4) {
             float* const limit = farthest.data() + row + x;
             const Four px = Four{0.5f, 1.5f, 2.5f, 3.5f} + (float)x, py = Four{} + (y + 0.5f);
             Reach<Four> found;
-            int there = bits(counts(a, b, c, edges, blur_squared, px, py, load(limit), &found));
+            int there = bits(counts(triangle, px, py, load(limit), &found));
             there &= (1 << std::min(box.last_x - x + 1, 4)) - 1;
             if (!there) continue;
             Four weight[3] = {found.edge[0] * scale[0], found.edge[1] * scale[1], found.edge[2] * scale[2]};
