@@ -68,11 +68,10 @@ struct Reach {
   Real edge[3], depth, distance;
 };
 
-// Whether the triangle covers the centre (px, py) or is nearer to it than the blur, and is nearer than `farthest`; for
-// several centres where a Real is several numbers. Outside, the depth is that of the weights clipped to zero and up.
-// Only for triangles that blur.
+// Whether the triangle covers the centre (px, py) or is nearer to it than the blur; for several centres where a Real is
+// several numbers. Outside, the depth is that of the weights clipped to zero and up. Only for triangles that blur.
 template <typename Real>
-FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Real farthest, Reach<Real>* r) {
+FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Reach<Real>* r) {
   const Real none = {}, x[3] = {t.x[0] - px, t.x[1] - px, t.x[2] - px}, y[3] = {t.y[0] - py, t.y[1] - py, t.y[2] - py};
   Real oriented[3], squared[3];
   for (int k = 0; k < 3; ++k) {
@@ -89,7 +88,7 @@ FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Real 
   found = found & (total > none);
   if (!any(found)) return found;
   const Real d = ((r->edge[0] * t.z[0] + r->edge[1] * t.z[1]) + r->edge[2] * t.z[2]) / total;
-  found = found & (d >= none - 1.0f) & (d <= none + 1.0f) & (d < farthest);
+  found = found & (d >= none - 1.0f) & (d <= none + 1.0f);
   if (!any(found)) return found;
   r->depth = d;
   // Inside, or on an edge and inside by the rule of `covers`; the depth there is the same, bit for bit.
