@@ -83,8 +83,8 @@ class Band {
 
   // Puts the face `i`, which may be seen in the pixels of `box`, into the lists. Faces come in rising order, so that a
   // strict comparison leaves the lower index before the higher at equal depth.
-  void draw(const Screen& screen, int64_t first_vertex, const int32_t* corner, int64_t i, const Bounds& box,
-            float blur_squared) {
+  FACEFIT_FOR_AVX2_TOO void draw(const Screen& screen, int64_t first_vertex, const int32_t* corner, int64_t i,
+                                 const Bounds& box, float blur_squared) {
     const int y0 = std::max<int>(box.first_y, first), y1 = std::min<int>(box.last_y, last);
     const Vertex* s = screen.vertex.data() + first_vertex;
     const Vertex a = s[corner[0]], b = s[corner[1]], c = s[corner[2]];

@@ -37,6 +37,48 @@ inline void with_lengths(int64_t length, int64_t C, const F& f) {
   f(length, C);
 }
 
+// Blends the lists of a band. All but the attributes and faces begins with its first pixel.
+template <typename Length, typename Count>
+FACEFIT_FOR_AVX2_TOO void blend_band(const Band& band, const float* attributes, const int32_t* faces, const float* background,
+                                     Length length, Count C, float sigma_inverse, float gamma_inverse,
+                                     int32_t* face_index, float* image, float* coverage) {
+  const int64_t K = band.K;
+  PixelGroup group(K);
+  auto blend = [&](int64_t p) {
+    const Softness& s = group.softness[p];
+    const int64_t at = group.place[p], first = group.first[p];
+    for (int64_t c = 0; c < length; c += 4) {
+      Four sum = s.background * load(background + C * at + c, C - c);
+      for (int64_t k = first; k < group.first[p + 1]; ++k) {
+        const float weight = group.weight[k];
+        if (weight == 0) continue;
+        const Kept& kept = band.kept(at, k - first);
+        const int32_t* corner = faces + 3 * kept.face;
+        for (int j = 0; j < 3; ++j) sum += weight * kept.barycentric[j] * load(attributes + length * corner[j] + c);
+      }
+      store(image + C * at + c, sum * s.total_inverse, C - c);
+    }
+    coverage[at] = 1 - s.transparency;
+  };
+  for (int64_t at = 0; at < band.pixels; ++at) {
+    const int64_t count = band.count(at);
+    int32_t* index = face_index + K * at;
+    for (int64_t k = 0, to = group.count(); k < count; ++k, ++to) {
+      const Kept& kept = band.kept(at, k);
+      index[k] = kept.face, group.depth[to] = kept.depth, group.distance[to] = kept.distance;
+    }
+    std::fill(index + count, index + K, -1);
+    if (count)
+      group.end_pixel(at, group.count() + count);
+    else
+      std::copy(background + C * at, background + C * (at + 1), image + C * at), coverage[at] = 0;
+    if (!group.full() && at + 1 < band.pixels) continue;
+    group.soften(sigma_inverse, gamma_inverse);
+    for (int64_t p = 0; p < group.pixels; ++p) blend(p);
+    group.clear();
+  }
+}
+
 // vertices (V, 4), faces (F, 3), attributes (V, C), background (H, W, C), softness (2), blur () ->
 // face_index (H, W, K), image (H, W, C), coverage (H, W)
 inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats attributes, Floats background,
@@ -52,54 +94,12 @@ inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats att
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
   const int64_t K = face_index->dimensions()[rank - 1], channels = a.dim(1);
   const PaddedRows values(team, a, batch.count());
-  auto blend_band = [&](int64_t b, const Band& band, auto length, auto C) {
-    const int64_t base = (int64_t)width * (b * height + band.first), start = (int64_t)width * band.first;
-    const float sigma_inverse = 1 / soft.at(b)[0], gamma_inverse = 1 / soft.at(b)[1], *attribute = values.at(b);
-    const int32_t* triangles = f.at(b);
-    float *picture = image->typed_data() + C * base, *covered = coverage->typed_data() + base;
-    auto blend = [&](const PixelGroup& group, int64_t p) {
-      const Softness& s = group.softness[p];
-      const int64_t at = group.place[p], first = group.first[p];
-      for (int64_t c = 0; c < length; c += 4) {
-        Four sum = s.background * load(bg.at(b) + C * (start + at) + c, C - c);
-        for (int64_t k = first; k < group.first[p + 1]; ++k) {
-          const float weight = group.weight[k];
-          if (weight == 0) continue;
-          const Kept& kept = band.kept(at, k - first);
-          const int32_t* corner = triangles + 3 * kept.face;
-          for (int j = 0; j < 3; ++j)
-            sum += weight * kept.barycentric[j] * load(attribute + length * corner[j] + c);
-        }
-        store(picture + C * at + c, sum * s.total_inverse, C - c);
-      }
-      covered[at] = 1 - s.transparency;
-    };
-    PixelGroup group(K);
-    auto finish = [&] {
-      group.soften(sigma_inverse, gamma_inverse);
-      for (int64_t p = 0; p < group.pixels; ++p) blend(group, p);
-      group.clear();
-    };
-    for (int64_t at = 0; at < band.pixels; ++at) {
-      const int64_t count = band.count(at);
-      int32_t* index = face_index->typed_data() + K * (base + at);
-      for (int64_t k = 0, to = group.count(); k < count; ++k, ++to) {
-        const Kept& kept = band.kept(at, k);
-        index[k] = kept.face, group.depth[to] = kept.depth, group.distance[to] = kept.distance;
-      }
-      std::fill(index + count, index + K, -1);
-      if (!count) {
-        const float* behind = bg.at(b) + C * (start + at);
-        std::copy(behind, behind + C, picture + C * at), covered[at] = 0;
-        continue;
-      }
-      group.end_pixel(at, group.count() + count);
-      if (group.full()) finish();
-    }
-    finish();
-  };
   every_band(team, batch, height, width, K, vertices, faces, blur, [&](int64_t b, const Band& band) {
-    with_lengths(values.length, channels, [&](auto length, auto C) { blend_band(b, band, length, C); });
+    const int64_t begin = (int64_t)width * band.first, to = b * height * width + begin;
+    with_lengths(values.length, channels, [&](auto length, auto C) {
+      blend_band(band, values.at(b), f.at(b), bg.at(b) + C * begin, length, C, 1 / soft.at(b)[0], 1 / soft.at(b)[1],
+                 face_index->typed_data() + K * to, image->typed_data() + C * to, coverage->typed_data() + to);
+    });
   });
   return ffi::Error::Success();
 }
@@ -160,7 +160,7 @@ class SoftBackward {
   }
 
   // The picture and its background; the gradient of the coverage, and that for the background.
-  void finish(const float* image, const float* behind, const float* g_coverage, float* g_behind) {
+  FACEFIT_FOR_AVX2_TOO void finish(const float* image, const float* behind, const float* g_coverage, float* g_behind) {
     find();
     group_.soften(sigma_inverse_, gamma_inverse_);
     for (int64_t p = 0; p < group_.pixels; ++p) {
