@@ -21,12 +21,10 @@ namespace facefit {
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourTruths __attribute__((vector_size(16)));  // of a comparison: all bits set where it holds
 
-inline Four load(const float* from) {
-  Four four;
-  __builtin_memcpy(&four, from, sizeof four);
-  return four;
-}
-inline void store(float* to, Four four) { __builtin_memcpy(to, &four, sizeof four); }
+// Not with memcpy: what that writes may be anything, so that compilers then read every pointer of an object again.
+typedef float FourAnywhere __attribute__((vector_size(16), aligned(4)));
+inline Four load(const float* from) { return *(const FourAnywhere*)from; }
+inline void store(float* to, Four four) { *(FourAnywhere*)to = four; }
 
 // As these where there are `count` numbers only, if they are fewer than four.
 inline Four load(const float* from, int64_t count) {
