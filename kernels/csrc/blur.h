@@ -22,19 +22,19 @@ struct BlurredTriangle {
 
   FACEFIT_BOTH static BlurredTriangle of(const Vertex& a, const Vertex& b, const Vertex& c, float blur_squared) {
     BlurredTriangle t;
-    const Real none = {};
     const float area = (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
     t.corner[0] = a, t.corner[1] = b, t.corner[2] = c;
     t.blurs = a.w == 1.0f && b.w == 1.0f && c.w == 1.0f && area != 0;
     if (!t.blurs) return t;
+    const Real none = {};
     t.side = none + (area > 0 ? 1.0f : -1.0f), t.blur_squared = none + blur_squared;
+    for (int k = 0; k < 3; ++k) t.x[k] = none + t.corner[k].x, t.y[k] = none + t.corner[k].y, t.z[k] = none + t.corner[k].z;
     for (int k = 0; k < 3; ++k) {
-      const Vertex &v = t.corner[k], &from = t.corner[k == 2 ? 0 : k + 1], &to = t.corner[k == 0 ? 2 : k - 1];
-      const float ex = to.x - from.x, ey = to.y - from.y, squared = ex * ex + ey * ey;
-      t.x[k] = none + v.x, t.y[k] = none + v.y, t.z[k] = none + v.z;
-      t.edge_x[k] = none + ex, t.edge_y[k] = none + ey;
-      t.inverse[k] = none + 1.0f / (squared > 1e-30f ? squared : 1e-30f);
-      t.limit[k] = none + squared * blur_squared;
+      const int from = k == 2 ? 0 : k + 1, to = k == 0 ? 2 : k - 1;
+      t.edge_x[k] = t.x[to] - t.x[from], t.edge_y[k] = t.y[to] - t.y[from];
+      const Real squared = t.edge_x[k] * t.edge_x[k] + t.edge_y[k] * t.edge_y[k];
+      t.inverse[k] = 1.0f / greater(squared, none + 1e-30f);
+      t.limit[k] = squared * blur_squared;
     }
     return t;
   }
@@ -44,7 +44,7 @@ struct BlurredTriangle {
 template <typename Real>
 FACEFIT_BOTH Real segment_squared(Real ax, Real ay, Real ex, Real ey, Real inverse) {
   const Real none = {}, all = none + 1.0f, along = -(ax * ex + ay * ey) * inverse;
-  const Real t = choose(along < none, none, choose(along > all, all, along));
+  const Real t = greater(lesser(along, all), none);
   const Real x = ax + t * ex, y = ay + t * ey;
   return x * x + y * y;
 }
@@ -68,18 +68,17 @@ struct Reach {
   Real edge[3], depth, distance;
 };
 
-// Whether the triangle covers the centre (px, py) or is nearer to it than the blur, and is nearer than `farthest`; for
-// several centres where a Real is several numbers. Outside, the depth is that of the weights clipped to zero and up.
-// Only for triangles that blur.
+// Whether the triangle covers the centre (px, py) or is nearer to it than the blur; for several centres where a Real is
+// several numbers. Outside, the depth is that of the weights clipped to zero and up. Only for triangles that blur.
 template <typename Real>
-FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Real farthest, Reach<Real>* r) {
+FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Reach<Real>* r) {
   const Real none = {}, x[3] = {t.x[0] - px, t.x[1] - px, t.x[2] - px}, y[3] = {t.y[0] - py, t.y[1] - py, t.y[2] - py};
   Real oriented[3], squared[3];
   for (int k = 0; k < 3; ++k) {
     const int from = k == 2 ? 0 : k + 1, to = k == 0 ? 2 : k - 1;
     const Real edge = x[from] * y[to] - y[from] * x[to];
     oriented[k] = t.side * edge, squared[k] = edge * edge;
-    r->edge[k] = choose(oriented[k] > none, oriented[k], none);
+    r->edge[k] = greater(oriented[k], none);
   }
   // Not where the centre is too far from a line that it is on the outer side of.
   auto found = (oriented[0] >= none) | (squared[0] <= t.limit[0]);
@@ -89,7 +88,7 @@ FACEFIT_BOTH auto counts(const BlurredTriangle<Real>& t, Real px, Real py, Real 
   found = found & (total > none);
   if (!any(found)) return found;
   const Real d = ((r->edge[0] * t.z[0] + r->edge[1] * t.z[1]) + r->edge[2] * t.z[2]) / total;
-  found = found & (d >= none - 1.0f) & (d <= none + 1.0f) & (d < farthest);
+  found = found & (d >= none - 1.0f) & (d <= none + 1.0f);
   if (!any(found)) return found;
   r->depth = d;
   // Inside, or on an edge and inside by the rule of `covers`; the depth there is the same, bit for bit.
@@ -159,8 +158,8 @@ FACEFIT_BOTH Real find_fragment(const Real corner[3][4], const Real scale[3], Re
   for (int k = 0; k < 3; ++k) {
     const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
     const Real ex = x[b] - x[a], ey = y[b] - y[a], squared = ex * ex + ey * ey;
-    const Real along = -(x[a] * ex + y[a] * ey) / choose(squared > tiny, squared, tiny);
-    const Real t = choose(along < none, none, choose(along > one, one, along));
+    const Real along = -(x[a] * ex + y[a] * ey) / greater(squared, tiny);
+    const Real t = greater(lesser(along, one), none);
     const Real cx = x[a] + t * ex, cy = y[a] + t * ey;
     const Real nx = y[a] * w[b] - w[a] * y[b], ny = w[a] * x[b] - x[a] * w[b], line = nx * nx + ny * ny;
     const Real away = choose(f->outside, cx * cx + cy * cy, edge[k] * edge[k]);

@@ -6,7 +6,7 @@
 #include "interpolation.h"
 #include "normals.h"
 #include "rasterization.h"
-#include "softening.h"
+#include "soft_rendering.h"
 #include "texturing.h"
 
 using namespace facefit;

@@ -212,7 +212,7 @@ inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Fl
   const int64_t bands = std::min(rows, band_count(H, B));
   const auto begins = begins_of_bands(rows, bands, samples);
   Sides sides(B, V, F);
-  const Windows windows(team, screen, f, B, V, (int)W, begins, [&](int64_t b) {
+  const Windows windows(team, screen, f, B, V, (int)W, begins, kNoBlur, [&](int64_t b) {
     return sides.look(b, &screen[b * V], f.at(b), n.at(b));
   });
   auto in_bands = [&](auto each) {

@@ -1,7 +1,6 @@
 // Loops of rasterization with several fragments a pixel on the CPU: the nearest K that reach it, and their derivative.
 #pragma once
 
-#include <array>
 #include <cstring>
 #include <limits>
 
@@ -14,18 +13,16 @@ using FourFragments = FragmentOf<Four, FourTruths>;
 
 // The vertices of each batch element on the screen, with their scales.
 struct Screen {
-  std::vector<Vertex> vertex;
-  std::vector<float> scale;
+  Array<Vertex> vertex;
+  Array<float> scale;
 
   Screen(Team& team, const Operand<float, Floats>& clip, int64_t batch, float half_x, float half_y)
-      : vertex(batch * clip.dim(0)), scale(batch * clip.dim(0)) {
-    const int64_t V = clip.dim(0), parts = batch >= 8 ? 1 : 8;
+      : vertex(screen_vertices(team, clip, batch, half_x, half_y)), scale(batch * clip.dim(0)) {
+    const int64_t V = clip.dim(0), parts = chunk_count(batch);
     team.each(batch * parts, [&](int64_t task) {
       const int64_t b = task / parts, part = task % parts;
-      for (int64_t i = V * part / parts; i < V * (part + 1) / parts; ++i) {
-        vertex[b * V + i] = screen_vertex(clip.at(b) + 4 * i, half_x, half_y);
+      for (int64_t i = V * part / parts; i < V * (part + 1) / parts; ++i)
         scale[b * V + i] = vertex_scale(clip.at(b) + 4 * i);
-      }
     });
   }
   // False where the triangle has no area as seen from here.
@@ -51,112 +48,124 @@ struct Screen {
   }
 };
 
-// Lists of the nearest K fragments of some pixels, nearest first, and how many there are.
-struct Lists {
-  int32_t* count;
-  int32_t* index;
-  float *barycentric, *depth, *distance;
+// A fragment in a pixel's list: two rows of four numbers, which are moved whole.
+struct Kept {
+  float depth;
+  int32_t face;
+  float distance, unused;
+  float barycentric[4];  // the last one is not used
 };
 
-// One batch element, ready to be drawn in bands of rows.
-struct Drawing {
-  const int32_t* faces;
-  int64_t face_count, first_vertex;
-  const Screen& screen;
-  const Bounds* boxes;
-  int width;
-  int64_t K;
-  float blur_squared;
+// Four pixels of a window: in a row, or one below the other where the window is narrower.
+struct Block {
+  int columns, rows;
+  Four x, y;
+  int32_t across[4], down[4];
+};
+constexpr Block kBlocks[] = {
+    {1, 4, {0, 0, 0, 0}, {0, 1, 2, 3}, {0, 0, 0, 0}, {0, 1, 2, 3}},
+    {2, 2, {0, 1, 0, 1}, {0, 0, 1, 1}, {0, 1, 0, 1}, {0, 0, 1, 1}},
+    {4, 1, {0, 1, 2, 3}, {0, 0, 0, 0}, {0, 1, 2, 3}, {0, 0, 0, 0}},
+};
 
-  // Fills the lists of rows first to last. Faces come in rising order, so that a strict comparison leaves the lower
-  // index before the higher at equal depth.
-  void band(int first, int last, const Lists& to) const {
-    const int64_t pixels = (int64_t)width * (last - first + 1);
-    std::fill(to.count, to.count + pixels, 0);
-    // Beyond it nothing enters a pixel's list. Four are read at once, so up to three beyond the last.
-    std::vector<float> farthest(pixels + 3, std::numeric_limits<float>::infinity());
-    for (int64_t i = 0; i < face_count; ++i) {
-      const Bounds box = boxes[i];
-      const int y0 = std::max<int>(box.first_y, first), y1 = std::min<int>(box.last_y, last);
-      if (box.first_x > box.last_x || y0 > y1) continue;
-      const int32_t* corner = faces + 3 * i;
-      const Vertex* s = screen.vertex.data() + first_vertex;
-      const Vertex a = s[corner[0]], b = s[corner[1]], c = s[corner[2]];
-      const float *m = screen.scale.data() + first_vertex, scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
-      const auto triangle = BlurredTriangle<Four>::of(a, b, c, blur_squared);
-      for (int y = y0; y <= y1; ++y) {
-        const int64_t row = (int64_t)(y - first) * width;
-        if (triangle.blurs) {
-          for (int x = box.first_x; x <= box.last_x; x += 4) {
-            float* const limit = farthest.data() + row + x;
-            const Four px = Four{0.5f, 1.5f, 2.5f, 3.5f} + (float)x, py = Four{} + (y + 0.5f);
-            Reach<Four> found;
-            int there = bits(counts(triangle, px, py, load(limit), &found));
-            there &= (1 << std::min(box.last_x - x + 1, 4)) - 1;
-            if (!there) continue;
-            Four weight[3] = {found.edge[0] * scale[0], found.edge[1] * scale[1], found.edge[2] * scale[2]};
-            const Four total = (weight[0] + weight[1]) + weight[2];
-            const Four inverse = choose(total != Four{}, 1.0f / total, Four{});
-            for (int j = 0; j < 3; ++j) weight[j] *= inverse;
-            for (int j = 0; j < 4; ++j)
-              if (there >> j & 1)
-                insert(to, row + x + j, i, found.depth[j], found.distance[j],
-                       {weight[0][j], weight[1][j], weight[2][j]}, limit + j);
-          }
-          continue;
-        }
+// A band of rows of one batch element, and the lists of the nearest K fragments of its pixels, nearest first.
+class Band {
+ public:
+  const int first, last, width;
+  const int64_t K, pixels;
+
+  Band(int first, int last, int width, int64_t K)
+      : first(first), last(last), width(width), K(K), pixels((int64_t)width * (last + 1 - first)), count_(pixels, 0),
+        kept_(K * pixels) {}
+
+  int64_t count(int64_t pixel) const { return count_[pixel]; }
+  const Kept& kept(int64_t pixel, int64_t k) const { return kept_[K * pixel + k]; }
+
+  // Puts the face `i`, which may be seen in the pixels of `box`, into the lists. Faces come in rising order, so that a
+  // strict comparison leaves the lower index before the higher at equal depth.
+  FACEFIT_FOR_AVX2_TOO void draw(const Screen& screen, int64_t first_vertex, const int32_t* corner, int64_t i,
+                                 const Bounds& box, float blur_squared) {
+    const int y0 = std::max<int>(box.first_y, first), y1 = std::min<int>(box.last_y, last);
+    const Vertex* s = screen.vertex.data() + first_vertex;
+    const Vertex a = s[corner[0]], b = s[corner[1]], c = s[corner[2]];
+    const auto triangle = BlurredTriangle<Four>::of(a, b, c, blur_squared);
+    if (!triangle.blurs) {
+      for (int y = y0; y <= y1; ++y)
         for (int x = box.first_x; x <= box.last_x; ++x) {
-          float depth;
-          if (!covers(a, b, c, x + 0.5f, y + 0.5f, &depth) || !(depth < farthest[row + x])) continue;
+          Kept kept = {0, (int32_t)i};
+          if (!covers(a, b, c, x + 0.5f, y + 0.5f, &kept.depth)) continue;
           Fragment value;
           screen.fragment(first_vertex, corner, x + 0.5f, y + 0.5f, &value);
-          const float* weight = value.barycentric;
-          insert(to, row + x, i, depth, value.distance, {weight[0], weight[1], weight[2]}, &farthest[row + x]);
+          kept.distance = value.distance;
+          std::copy(value.barycentric, value.barycentric + 3, kept.barycentric);
+          insert((int64_t)(y - first) * width + x, kept);
+        }
+      return;
+    }
+    const float* m = screen.scale.data() + first_vertex;
+    const float scale[3] = {m[corner[0]], m[corner[1]], m[corner[2]]};
+    const int columns = box.last_x + 1 - box.first_x;
+    const Block& block = kBlocks[columns > 2 ? 2 : columns - 1];
+    const Four number = (Four)(FourTruths{} + (int32_t)i);  // the same bits
+    const float beyond_x = box.last_x + 1, beyond_y = y1 + 1;
+    for (int y = y0; y <= y1; y += block.rows)
+      for (int x = box.first_x; x <= box.last_x; x += block.columns) {
+        Reach<Four> found;
+        const Four px = block.x + (x + 0.5f), py = block.y + (y + 0.5f);
+        const FourTruths within = (px < beyond_x) & (py < beyond_y);
+        int there = bits(counts(triangle, px, py, &found) & within);
+        if (!there) continue;
+        Four weight[4] = {found.edge[0] * scale[0], found.edge[1] * scale[1], found.edge[2] * scale[2]};
+        const Four total = (weight[0] + weight[1]) + weight[2];
+        const Four inverse = choose(total != Four{}, 1.0f / total, Four{});
+        for (int j = 0; j < 3; ++j) weight[j] *= inverse;
+        Four place[4] = {found.depth, number, found.distance};
+        transpose(place), transpose(weight);
+        for (; there; there &= there - 1) {
+          const int j = __builtin_ctz(there);
+          Kept kept;
+          store(&kept.depth, place[j]), store(kept.barycentric, weight[j]);
+          insert((int64_t)(y - first + block.down[j]) * width + x + block.across[j], kept);
         }
       }
-    }
   }
 
  private:
-  void insert(const Lists& to, int64_t pixel, int64_t face, float depth, float distance,
-              std::array<float, 3> weight, float* farthest) const {
-    const int64_t at = K * pixel;
-    int32_t& count = to.count[pixel];
-    int64_t k = at + (count < K ? count++ : K - 1);
-    for (; k > at && depth < to.depth[k - 1]; --k) {
-      to.depth[k] = to.depth[k - 1], to.index[k] = to.index[k - 1], to.distance[k] = to.distance[k - 1];
-      for (int j = 0; j < 3; ++j) to.barycentric[3 * k + j] = to.barycentric[3 * k - 3 + j];
-    }
-    to.depth[k] = depth, to.index[k] = (int32_t)face, to.distance[k] = distance;
-    for (int j = 0; j < 3; ++j) to.barycentric[3 * k + j] = weight[j];
-    if (count == K) *farthest = to.depth[at + K - 1];
+  void insert(int64_t pixel, const Kept& kept) {
+    Kept* list = kept_.data() + K * pixel;
+    int32_t& count = count_[pixel];
+    if (count == K && !(kept.depth < list[K - 1].depth)) return;
+    int64_t k = count < K ? count++ : K - 1;
+    for (; k > 0 && kept.depth < list[k - 1].depth; --k) list[k] = list[k - 1];
+    list[k] = kept;
   }
+
+  std::vector<int32_t> count_;
+  Array<Kept> kept_;
 };
 
-// Calls each(b, drawing, first row, last row) for every band of every batch element of (H, W, K) results.
+// Rows of a band of lists.
+constexpr int64_t kListRows = 16;
+
+// Calls each(b, band) for every band of every batch element of (H, W, K) results.
 template <typename Each>
 inline void every_band(Team& team, const Batch& batch, int height, int width, int64_t K,
-                       const Floats& vertices, const Ints& faces, const Floats& blur, int64_t bands,
-                       const Each& each) {
+                       const Floats& vertices, const Ints& faces, const Floats& blur, const Each& each) {
   const auto v = operand<float>(vertices, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2);
   const auto radius = operand<float>(blur, batch, 0);
-  const int64_t V = v.dim(0), F = f.dim(0), B = batch.count();
+  const int64_t V = v.dim(0), B = batch.count(), bands = (height + kListRows - 1) / kListRows;
   const Screen screen(team, v, B, 0.5f * width, 0.5f * height);
-  std::vector<Bounds> boxes(B * F);
+  const auto begins = begins_of_bands(height, bands);
+  const auto blur_of = [&](int64_t b) { return *radius.at(b); };
+  const Windows windows(team, screen.vertex, f, B, V, width, begins, blur_of, kNothingElse);
   team.each(B * bands, [&](int64_t task) {
-    const int64_t b = task / bands, part = task % bands;
-    const Vertex* s = screen.vertex.data() + b * V;
-    const int32_t* k;
-    for (int64_t i = F * part / bands; i < F * (part + 1) / bands; ++i)
-      boxes[b * F + i] = corners_of(f.at(b), F, V, i, &k)
-                             ? bounds(s[k[0]], s[k[1]], s[k[2]], width, height, *radius.at(b))
-                             : Bounds{1, 1, 0, 0};
-  });
-  team.each(B * bands, [&](int64_t task) {
-    const int64_t b = task / bands, part = task % bands;
-    const Drawing drawing{f.at(b), F, b * V, screen, boxes.data() + b * F, width, K, *radius.at(b) * *radius.at(b)};
-    each(b, drawing, (int)(height * part / bands), (int)(height * (part + 1) / bands) - 1);
+    const int64_t b = task / bands, k = task % bands;
+    Band band(begins[k], begins[k + 1] - 1, width, K);
+    windows.every_face(b, k, [&](int64_t i, const Bounds& box) {
+      band.draw(screen, b * V, f.at(b) + 3 * i, i, box, blur_of(b) * blur_of(b));
+    });
+    each(b, band);
   });
 }
 
@@ -166,23 +175,20 @@ inline ffi::Error fragments(Team team, Floats vertices, Ints faces, Floats blur,
                             FloatResult barycentric, FloatResult depth, FloatResult distance) {
   const Batch batch(*face_index, 3);
   if (face_index->element_count() == 0) return ffi::Error::Success();
+  expect_large_results(face_index, barycentric, depth, distance);
   const int64_t rank = face_index->dimensions().size();
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
-  const int64_t K = face_index->dimensions()[rank - 1], threads = team.threads();
-  const int64_t bands = std::min<int64_t>(height, batch.count() >= 4 * threads ? 1 : 4 * threads);
-  every_band(team, batch, height, width, K, vertices, faces, blur, bands,
-             [&](int64_t b, const Drawing& drawing, int first, int last) {
-               const int64_t pixels = (int64_t)width * (last - first + 1), base = K * width * (b * height + first);
-               std::vector<int32_t> count(pixels);
-               const Lists to = {count.data(), face_index->typed_data() + base, barycentric->typed_data() + 3 * base,
-                                 depth->typed_data() + base, distance->typed_data() + base};
-               drawing.band(first, last, to);
-               for (int64_t at = 0; at < pixels; ++at)
-                 for (int64_t k = K * at + count[at]; k < K * (at + 1); ++k) {
-                   to.index[k] = -1, to.depth[k] = 1, to.distance[k] = 0;
-                   for (int j = 0; j < 3; ++j) to.barycentric[3 * k + j] = 0;
-                 }
-             });
+  const int64_t K = face_index->dimensions()[rank - 1];
+  every_band(team, batch, height, width, K, vertices, faces, blur, [&](int64_t b, const Band& band) {
+    int64_t to = K * width * (b * height + band.first);
+    for (int64_t pixel = 0; pixel < band.pixels; ++pixel)
+      for (int64_t k = 0; k < K; ++k, ++to) {
+        const Kept kept = k < band.count(pixel) ? band.kept(pixel, k) : Kept{1, -1, 0, 0, {0, 0, 0, 0}};
+        face_index->typed_data()[to] = kept.face, depth->typed_data()[to] = kept.depth;
+        distance->typed_data()[to] = kept.distance;
+        std::copy(kept.barycentric, kept.barycentric + 3, barycentric->typed_data() + 3 * to);
+      }
+  });
   return ffi::Error::Success();
 }
 

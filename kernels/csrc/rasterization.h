@@ -46,24 +46,22 @@ inline std::vector<int> begins_of_bands(int64_t rows, int64_t bands, int64_t sam
   return begins;
 }
 
+// What `Windows` is given where faces end at their edges, and where nothing else is done with them.
+constexpr auto kNoBlur = [](int64_t) { return 0.0f; };
+constexpr auto kNothingElse = [](int64_t) { return [](int64_t, const int32_t*) {}; };
+
 // Where the faces of a batch may be seen, and which of them in each of several bands of rows. Band k begins at row
 // begins[k], the last one ends before begins.back().
 class Windows {
  public:
-  // What `also(b)` returns is called with every face of batch element b and its corners, null where it names a vertex that
-  // does not exist.
-  template <typename Faces, typename Also>
+  // Faces reach blur(b) pixels beyond their edges. What `also(b)` returns is called with every face of batch element b and
+  // its corners, null where it names a vertex that does not exist.
+  template <typename Faces, typename Blur, typename Also>
   Windows(Team& team, const Array<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
-          const std::vector<int>& begins, const Also& also)
+          const std::vector<int>& begins, const Blur& blur, const Also& also)
       : F_(f.dim(0)), chunks_(chunk_count(B)), bands_((int64_t)begins.size() - 1), box_(B * F_),
         faces_(B * chunks_ * bands_) {
     const int height = begins.back();
-#ifdef FACEFIT_FOUR_AT_ONCE
-    const FourBounds all(width, height);
-    auto bounds_of = [&](const Vertex& p, const Vertex& q, const Vertex& r) { return all.of(p, q, r); };
-#else
-    auto bounds_of = [&](const Vertex& p, const Vertex& q, const Vertex& r) { return bounds(p, q, r, width, height); };
-#endif
     std::vector<int32_t> band_of(height);
     for (int64_t k = 0; k < bands_; ++k) std::fill(band_of.begin() + begins[k], band_of.begin() + begins[k + 1], k);
     team.each(B * chunks_, [&](int64_t task) {
@@ -72,6 +70,14 @@ class Windows {
       const int32_t *triangles = f.at(b), *band_at = band_of.data();
       Bounds* box = &box_[b * F_];
       const auto look = also(b);
+#ifdef FACEFIT_FOUR_AT_ONCE
+      const FourBounds all(width, height, blur(b));
+      auto bounds_of = [&](const Vertex& p, const Vertex& q, const Vertex& r) { return all.of(p, q, r); };
+#else
+      auto bounds_of = [&, reach = blur(b)](const Vertex& p, const Vertex& q, const Vertex& r) {
+        return bounds(p, q, r, width, height, reach);
+      };
+#endif
       std::vector<int32_t>* lists = &faces_[task * bands_];
       for (int64_t k = 0; k < bands_; ++k) lists[k].reserve(2 * (last - first) / bands_);
       for (int64_t i = first; i < last; ++i) {
@@ -152,7 +158,7 @@ inline ffi::Error rasterize(Team team, Floats vertices, Ints faces, IntResult fa
   const auto screen = screen_vertices(team, v, B, half_x, half_y);
   const auto begins = begins_of_bands(height, band_count(height, B));
   const int64_t bands = (int64_t)begins.size() - 1;
-  const Windows windows(team, screen, f, B, V, width, begins, [](int64_t) { return [](int64_t, const int32_t*) {}; });
+  const Windows windows(team, screen, f, B, V, width, begins, kNoBlur, kNothingElse);
   team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     const int first = begins[band], last = begins[band + 1] - 1;
