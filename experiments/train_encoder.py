@@ -226,9 +226,7 @@ def train(config: Config, run: Run) -> None:
     weighed = [weights(config, rendering) for rendering in (False, True)]
     held_out = _held_out(config) if chief else {}
     steps = [
-        make_step(
-            graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics
-        )
+        make_step(graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics)
         for rendering in (False, True)
     ]
     data_state = data.get_state()
