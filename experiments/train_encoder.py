@@ -28,7 +28,8 @@ class Config:
 
     Attributes:
         labelled: folder of synthetic faces (`facefit synth`), or "" for none.
-        photographs: folder of photographs (`facefit prepare`), or "" for none.
+        photographs: folder of photographs (`facefit prepare`), which may be labelled by their fits
+            (`experiments.fit_photographs`), or "" for none.
         labelled_share: of a batch, where both are given.
         model: name or file of the face model.
         backbone: resnet50, small, or small+landmarks (see `facefit.encoder.networks.Encoder`).
@@ -226,9 +227,7 @@ def train(config: Config, run: Run) -> None:
     weighed = [weights(config, rendering) for rendering in (False, True)]
     held_out = _held_out(config) if chief else {}
     steps = [
-        make_step(
-            graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics
-        )
+        make_step(graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics)
         for rendering in (False, True)
     ]
     data_state = data.get_state()

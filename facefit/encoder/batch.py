@@ -20,7 +20,7 @@ class Batch:
         landmark_weight: in [0, 1]; 0 where a point is not known.
         dense: the points of our own detector, which the encoder may be told: x, y and z in crop pixels.
         skin: how far a pixel is uncovered skin of this face, in [0, 1]: the photometric loss's attention.
-        labelled: whether the coefficients below are the truth (synthetic samples) or zeros (photographs).
+        labelled: whether the coefficients below are known (synthetic samples, fitted photographs) or zeros.
         identity, expression, albedo: in the units of `facefit.model.Parameters`.
         lighting: as `ViewParameters.lighting`, camera frame; what changes the colours of a crop changes the
             light with it where it can (exposure, white balance).

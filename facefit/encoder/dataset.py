@@ -35,13 +35,13 @@ class Dataset:
 
     Attributes:
         folder: where it lies.
-        facts: dataset.json: version, kind ("photographs" or "synthetic"), size S, and for synthetic ones the
-            model and its coefficient counts.
+        facts: dataset.json: version, kind ("photographs", "fitted photographs" or "synthetic"), size S, and
+            for the last two the model and its coefficient counts.
         landmarks: (N, 68, 2) crop pixels. landmark_weight: (N, 68).
         dense: the points that our detector finds, which an encoder may be told, crop pixels, (N, 468, 3).
         subject: (N,). split: (N,), see SPLITS; UNSEEN where the detector finds no face.
         source: where each sample is from, (N,).
-        truth: the arrays named in TRUTH, (N, ...); empty for photographs.
+        truth: the arrays named in TRUTH, (N, ...): known, or what a fit found; empty for photographs.
     """
 
     folder: Path
