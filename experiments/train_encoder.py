@@ -19,6 +19,7 @@ from typing import Annotated
 
 import tyro
 
+from facefit.encoder.losses import Weights
 from facefit.errors import FacefitError, InputError
 
 
@@ -44,8 +45,8 @@ class Config:
         warm_up: steps in which it rises from zero.
         clip: of the gradient's global norm.
         bfloat16: compute the backbone in half precision; for GPUs and TPUs.
-        identity_feature: use the identity feature's loss (needs `facefit[train]`).
-        photometric, ..., lighting: see `facefit.encoder.losses.Weights`.
+        weights: of the loss's terms; without one of the identity feature, which needs `facefit[train]`, its
+            network is not run.
         first_landmarks: weight of the landmarks in the first steps. Before the network knows poses their
             gradient is a hundred times that of the shape, and would have the shape explain the pose.
         seed: of the first parameters and the data's order.
@@ -69,19 +70,10 @@ class Config:
     warm_up: int = 100
     clip: float = 5.0
     bfloat16: bool = False
-    identity_feature: bool = False
-    photometric: float = 1.92
-    landmarks: float = 1.6e-3
+    weights: tyro.conf.OmitArgPrefixes[Weights] = Weights(
+        identity_feature=0.0, exposure=0.02, neutral=0.5, geometry=0.25, albedo=5.0
+    )
     first_landmarks: float = 4e-4
-    identity_weight: float = 0.2
-    coefficients: float = 3e-4
-    light_color: float = 10.0
-    reflectance: float = 5.0
-    exposure: float = 0.02
-    neutral: float = 0.5
-    geometry: float = 0.25
-    albedo: float = 5.0
-    lighting: float = 0.0
     seed: int = 0
     evaluate: int = 250
     held_out: int = 128
@@ -98,11 +90,7 @@ PRESETS = {
         decay="step",
         warm_up=0,
         bfloat16=True,
-        identity_feature=True,
-        exposure=0.0,
-        neutral=0.0,
-        geometry=0.0,
-        albedo=0.0,
+        weights=Weights(),
         evaluate=5000,
         held_out=1000,
     ),
@@ -142,17 +130,6 @@ def schedule(config: Config):
     if not config.warm_up:
         return main
     return optax.join_schedules([optax.linear_schedule(0.0, rate, config.warm_up), main], [config.warm_up])
-
-
-def weights(config: Config, rendering: bool):
-    """The weights of the loss's terms, in the first steps or with `rendering`."""
-    from facefit.encoder.losses import Weights
-
-    names = [field.name for field in dataclasses.fields(Weights) if field.name != "identity_feature"]
-    chosen = {name: getattr(config, name) for name in names}
-    if not rendering:
-        chosen["landmarks"] = config.first_landmarks
-    return Weights(identity_feature=config.identity_weight, **chosen)
 
 
 def train(config: Config, run: Run) -> None:
@@ -205,7 +182,7 @@ def train(config: Config, run: Run) -> None:
     graph = split(encoder)[0]
     adam = optimizer(schedule(config), config.clip)
     state = place_state(start_state(encoder, adam), mesh)
-    feature = identity_feature() if config.identity_feature else None
+    feature = identity_feature() if config.weights.identity_feature else None
     data = iter(
         training_batches(
             labelled=config.labelled or None,
@@ -224,7 +201,7 @@ def train(config: Config, run: Run) -> None:
     start = int(state.step)
     log = Log(run.folder, start, config.steps) if chief else None
     predict = make_predict(graph)
-    weighed = [weights(config, rendering) for rendering in (False, True)]
+    weighed = [config.weights.replace(landmarks=config.first_landmarks), config.weights]
     held_out = _held_out(config) if chief else {}
     steps = [
         make_step(graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics)
