@@ -13,8 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 LONGEST_WALK = 64
 # Instead of an edge's two vertices: the surface goes on; it changes, but the edge was not found.
 CONTINUOUS, UNKNOWN_EDGE = -1, -2
-# Pairs of pixels that are walked between at once. The longest walk of them is everybody's.
-_CHUNK_PAIRS = 1024
+# Pairs of pixels that are walked between at once. The longest walk of them is everybody's: nearly all are
+# short, and the others wait until they can go on together.
+_CHUNK_PAIRS = 256
+_SHORT_WALK = 5
 
 
 def _cross(ax, ay, bx, by):
@@ -25,12 +27,23 @@ def _pick(values: Array, column: Array) -> Array:
     return jnp.take_along_axis(values, column[:, None], axis=1)[:, 0]
 
 
-def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Array, P], x, y, step_x, step_y):
+def _walk(
+    vertices: Float[Array, "V 4"],
+    faces,
+    facings,
+    adjacent,
+    longest: int,
+    face: Int[Array, P],
+    x,
+    y,
+    step_x,
+    step_y,
+):
     """Follows the surface from centres (x, y) that show `face` to (x + step_x, y + step_y); see
     csrc/silhouette.h.
 
-    Returns whether it ends on the way, the last face, the edge's two vertices, and position and depth where
-    it ends.
+    Returns whether it would go on beyond `longest` triangles, whether it ends on the way, the last face, the
+    edge's two vertices, and the depth where it ends.
     """
     count = face.shape[0]
     relative_to = jnp.stack([x, y], axis=-1)[:, None, :]
@@ -40,7 +53,7 @@ def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Arr
         return corner[..., :2] - rounded(relative_to * corner[..., 3:])
 
     def body(state):
-        step, active, ends, face, entered, end_a, end_b, position, depth = state
+        step, active, ends, face, entered, end_a, end_b, depth = state
         corner = faces[face]
         v = vertices[corner]
         r, w = relative(v), v[..., 3]
@@ -99,7 +112,6 @@ def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Arr
             jnp.where(goes_on, opposite, entered),
             jnp.where(stops, a, end_a),
             jnp.where(stops, b, end_b),
-            jnp.where(stops, jnp.clip(at, 0.0, 1.0), position),
             jnp.where(stops, z_here, depth),
         )
 
@@ -113,12 +125,11 @@ def _walk(vertices: Float[Array, "V 4"], faces, facings, adjacent, face: Int[Arr
         none,
         none,
         none,
-        jnp.ones(count),
         jnp.zeros(count),
     )
-    state = jax.lax.while_loop(lambda s: (s[0] < LONGEST_WALK) & jnp.any(s[1]), body, state)
-    _, _, ends, last, _, a, b, position, depth = state
-    return ends, jnp.where(valid, last, -1), a, b, position, depth
+    state = jax.lax.while_loop(lambda s: (s[0] < longest) & jnp.any(s[1]), body, state)
+    _, goes_on, ends, last, _, a, b, depth = state
+    return goes_on, ends, jnp.where(valid, last, -1), a, b, depth
 
 
 def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Array, " F"]:
@@ -148,27 +159,28 @@ def _rim(faces: Int[Array, "F 3"], alike: Bool[Array, "F 3"], side: Float[Array,
     return jnp.all(jnp.zeros((count, 2), bool).at[corners].max(seen, mode="drop"), axis=-1)
 
 
-def _edges(vertices, faces, adjacent, alike, side, first, second, x, y, step_x, step_y):
+def _edges(vertices, faces, adjacent, alike, side, longest: int, first, second, x, y, step_x, step_y):
     """The ends of the edge between each two centres that show the faces first and second, other than those
-    that share an inner corner.
+    that share an inner corner; and whether a walk of more than `longest` triangles would be needed to know.
     """
     goes_on = (rounded(side[first] * side[second]) > 0)[:, None] & alike[first]
     goes_on = jnp.any((adjacent[first] == second[:, None]) & goes_on, axis=1)
     shared = (first == second) | (goes_on & (first >= 0) & (second >= 0))
-    start_first = jnp.where(shared, -1, first)
-    ends_1, last_1, a_1, b_1, _, depth_1 = _walk(
-        vertices, faces, side, adjacent, start_first, x, y, step_x, step_y
-    )
+
+    def walk(start, x, y, step_x, step_y):
+        return _walk(vertices, faces, side, adjacent, longest, start, x, y, step_x, step_y)
+
+    further_1, ends_1, last_1, a_1, b_1, depth_1 = walk(jnp.where(shared, -1, first), x, y, step_x, step_y)
     joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
-    start_second = jnp.where(joined, -1, second)
-    ends_2, last_2, a_2, b_2, _, depth_2 = _walk(
-        vertices, faces, side, adjacent, start_second, x + step_x, y + step_y, -step_x, -step_y
+    further_2, ends_2, last_2, a_2, b_2, depth_2 = walk(
+        jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
     )
     joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
     take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))
     found = ~joined & (ends_1 | ends_2)
     edge = jnp.where(take_first[:, None], jnp.stack([a_1, b_1], 1), jnp.stack([a_2, b_2], 1))
-    return jnp.where(found[:, None], edge, jnp.where(joined, CONTINUOUS, UNKNOWN_EDGE)[:, None])
+    edge = jnp.where(found[:, None], edge, jnp.where(joined, CONTINUOUS, UNKNOWN_EDGE)[:, None])
+    return edge, further_1 | further_2
 
 
 def _apart(shown: Int[Array, "H W"], corners: Int[Array, "H W 3"], axis: int) -> Bool[Array, "H W"]:
@@ -197,8 +209,9 @@ def crossings(
     """The two vertices of the mesh edge at which the picture changes, or CONTINUOUS or UNKNOWN_EDGE twice.
 
     Between each pixel and the next to the right ([..., 0, :]) and below ([..., 1, :]). Nearly all show faces
-    with a common corner around which the surface goes on. The others are walked between, a chunk at a time;
-    how many chunks there are is found at run time, so there is no capacity that could overflow.
+    with a common corner around which the surface goes on. The others are walked between, a chunk at a time,
+    those with long walks again afterwards; how many chunks there are is found at run time, so there is no
+    capacity that could overflow.
     """
     height, width = face_index.shape
     if 0 in (height, width, faces.shape[0], vertices_clip.shape[0]):
@@ -214,19 +227,40 @@ def crossings(
     shown = shown.reshape(-1)
     chunk = min(_CHUNK_PAIRS, apart.size)
 
-    def body(carry):
-        start, edges = carry
-        # The place of the n-th pair is found by bisection: without a sort, and without a scatter of all.
-        pair = jnp.searchsorted(until, start + 1 + jnp.arange(chunk, dtype=jnp.int32)).astype(jnp.int32)
-        there = pair < apart.size
-        pixel, down = jnp.minimum(pair, apart.size - 1) // 2, pair % 2
+    def walked(longest, pair, there):
+        pixel, down = jnp.where(there, pair // 2, 0), pair % 2
         first = jnp.where(there, shown[pixel], -1)
         second = jnp.where(there, shown[pixel + jnp.where(down == 1, width, 1)], -1)
         x, y = (pixel % width) + 0.5, (pixel // width) + 0.5
         step_y = down.astype(jnp.float32)
-        found = _edges(vertices, faces, adjacent, alike, side, first, second, x, y, 1 - step_y, step_y)
-        return start + chunk, edges.at[pair].set(found, mode="drop")
+        return _edges(
+            vertices, faces, adjacent, alike, side, longest, first, second, x, y, 1 - step_y, step_y
+        )
+
+    number = jnp.arange(chunk, dtype=jnp.int32)
+
+    def short_walks(carry):
+        start, edges, waiting, count = carry
+        # The place of the n-th pair is found by bisection: without a sort, and without a scatter of all.
+        pair = jnp.searchsorted(until, start + 1 + number).astype(jnp.int32)
+        there = pair < apart.size
+        found, further = walked(_SHORT_WALK, pair, there)
+        further = further & there
+        edges = edges.at[jnp.where(further, apart.size, pair)].set(found, mode="drop")
+        rank = jnp.cumsum(further, dtype=jnp.int32)
+        waiting = waiting.at[jnp.where(further, count + rank - 1, apart.size)].set(pair, mode="drop")
+        return start + chunk, edges, waiting, count + rank[-1]
+
+    def long_walks(carry):
+        start, edges, waiting, count = carry
+        there = start + number < count
+        pair = waiting[jnp.minimum(start + number, apart.size - 1)]
+        found, _ = walked(LONGEST_WALK, pair, there)
+        edges = edges.at[jnp.where(there, pair, apart.size)].set(found, mode="drop")
+        return start + chunk, edges, waiting, count
 
     nowhere = jnp.full((apart.size, 2), CONTINUOUS, jnp.int32)
-    _, edges = jax.lax.while_loop(lambda carry: carry[0] < until[-1], body, (jnp.int32(0), nowhere))
-    return edges.reshape(height, width, 2, 2)
+    carry = (jnp.int32(0), nowhere, jnp.zeros(apart.size, jnp.int32), jnp.int32(0))
+    carry = jax.lax.while_loop(lambda carry: carry[0] < until[-1], short_walks, carry)
+    carry = jax.lax.while_loop(lambda carry: carry[0] < carry[3], long_walks, (jnp.int32(0), *carry[1:]))
+    return carry[1].reshape(height, width, 2, 2)

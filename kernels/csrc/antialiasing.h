@@ -121,7 +121,7 @@ inline void find_apart(const Row& row, const Row& other, int64_t shift, std::vec
 }
 
 // The edges between the pixels of the rows y0 to y1 (excluded) and the next ones to the right and below.
-inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
+FACEFIT_FOR_AVX2_TOO inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
                               int32_t* edges) {
   std::fill(edges + 4 * W * y0, edges + 4 * W * y1, kContinuous);
   Row here(W), below(W);

@@ -109,7 +109,7 @@ inline void every_pixel(const Drawn& d, int64_t y0, int64_t y1, const Each& each
 }
 
 // The hard picture's rows y0 to y1 (excluded), to `out` too where the result is as fine.
-inline void shade_rows(const Drawn& d, int64_t y0, int64_t y1, float* hard, const Picture<float>& out) {
+FACEFIT_FOR_AVX2_TOO inline void shade_rows(const Drawn& d, int64_t y0, int64_t y1, float* hard, const Picture<float>& out) {
   std::fill(hard + (d.C + 1) * d.W * y0, hard + (d.C + 1) * d.W * y1, 0.0f);
   if (d.samples == 1) clear_rows(out, d.C, d.W, y0, y1);
   with_channels(d.C, [&](auto C) {
@@ -152,7 +152,7 @@ inline void shade_forward_rows(const Drawn& d, const float* d_clip, const float*
 }
 
 // `gradient` begins at row y0. The coverage of a pixel that shows a face is one: it has no gradient here.
-inline void shade_backward_rows(const Drawn& d, const float* gradient, int64_t y0, int64_t y1, float* g_clip,
+FACEFIT_FOR_AVX2_TOO inline void shade_backward_rows(const Drawn& d, const float* gradient, int64_t y0, int64_t y1, float* g_clip,
                                 float* g_attributes) {
   with_channels(d.C, [&](auto C) {
     every_pixel(d, y0, y1, [&](const Pixels& pixels, const SurfaceOf<Four>& value) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "four.h"
 #include "parallel.h"
 #include "surface.h"
 
@@ -107,7 +108,7 @@ class Windows {
 
 // The nearest face of every pixel of the band of rows `first` to `last`; `shown` begins at row `first`.
 // Faces come in rising order, so that a strict comparison leaves the lower index at equal depth.
-inline void nearest_faces(const Vertex* s, const int32_t* triangles, const Windows& windows, int64_t b, int64_t band,
+FACEFIT_FOR_AVX2_TOO inline void nearest_faces(const Vertex* s, const int32_t* triangles, const Windows& windows, int64_t b, int64_t band,
                           int first, int last, int width, int32_t* shown) {
   const int64_t pixels = (int64_t)(last + 1 - first) * width;
   // Four pixels are written at once, so up to three beyond the last: not in the result, where other rows go on.

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 _NO_FACE = 2**31 - 1
 # Triangles are handled in classes by the side of the square window that holds their pixels; each class in
 # chunks of about this many pixels, so that memory is bounded whatever the number of triangles.
-_WINDOWS = (2, 3, 4, 6, 20, 64)
+_WINDOWS = (2, 4, 8, 16, 64)
 _CHUNK_PIXELS = 16384
 
 
