@@ -33,7 +33,8 @@ def draw(
     gradient; 2 costs about three times as much. adjacent: `neighbors(faces)`, found here where it is None.
 
     Returns the picture (H, W, C), zero where nothing is, and the coverage (H, W), one inside, zero outside
-    and between at silhouettes; over a background: picture + (1 - coverage) * background.
+    and between at silhouettes; over a background: picture + (1 - coverage) * background. Where surfaces cut
+    through each other there is no edge, and the line's motion has no gradient.
 
     Differentiable in `vertices_clip` and `attributes`, visibility included, in forward and reverse mode, to
     first order. Batched by `vmap`. Raises ValueError for shapes that do not fit.
