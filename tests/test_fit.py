@@ -16,6 +16,7 @@ from facefit.model import find_model, vertices
 from facefit.render import irradiance
 
 SEEDS = (0, 1)
+EXACT = PRESETS["fast"].replace(identity_kept=1.0)  # the landmarks have no errors here
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def fits(model, subjects):
     """Of each subject: the first photograph alone, the second alone, and all three together."""
     return {
         seed: [
-            fit_subject(photographs, model, "fast")
+            fit_subject(photographs, model, EXACT)
             for photographs in (
                 known.photographs[:1],
                 known.photographs[1:2],
@@ -130,8 +131,21 @@ def test_dark_skin_is_found_in_as_many_steps_as_light_skin(model):
     assert ours < 1.05 * best + 1.0
 
 
+def test_of_a_doubtful_identity_a_part_is_kept_and_the_views_make_up_for_it(model, subjects, fits):
+    known, certain = subjects[1].photographs, fits[1][2]
+    kept = fit_subject(known, model, EXACT.replace(identity_kept=0.5))
+    left = fit_subject(known, model, EXACT.replace(identity_kept=0.5, final_steps=0))
+    np.testing.assert_array_equal(kept.identity, left.identity)
+    np.testing.assert_allclose(kept.identity, 0.5 * certain.identity, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kept.albedo, certain.albedo, rtol=1e-4, atol=1e-5)
+    for mine, other in zip(kept.views, left.views, strict=True):
+        assert mine.focal_px == pytest.approx(other.focal_px, rel=1e-5)
+        assert mine.landmark_rmse_percent < other.landmark_rmse_percent
+        assert mine.energies["photometric"] < 0.8 * other.energies["photometric"]
+
+
 def test_the_same_photographs_give_the_same_fit(model, subjects, fits):
-    again = fit_subject(subjects[0].photographs, model, "fast")
+    again = fit_subject(subjects[0].photographs, model, EXACT)
     first = fits[0][2]
     np.testing.assert_array_equal(again.identity, first.identity)
     np.testing.assert_array_equal(again.albedo, first.albedo)
@@ -142,7 +156,7 @@ def test_the_same_photographs_give_the_same_fit(model, subjects, fits):
 
 def test_the_order_of_the_photographs_does_not_matter(model, subjects, fits):
     known, straight = subjects[1], fits[1][2]
-    turned = fit_subject(known.photographs[::-1], model, "fast")
+    turned = fit_subject(known.photographs[::-1], model, EXACT)
     # Sums in another order, amplified by twenty steps of an optimisation that is not run to its end.
     difference = np.abs(turned.identity - straight.identity).max()
     assert difference < 0.05 * np.abs(straight.identity).max()
@@ -205,7 +219,7 @@ def test_a_hand_before_the_face_hardly_moves_it(model, subjects, fits):
     size = outer_eyes(known.landmarks68[0]) / 3
     pixels = photograph.pixels.copy()
     pixels[int(y - size) : int(y + size), int(x - size) : int(x + size)] = (90, 100, 110)
-    hidden = fit_subject([dataclasses.replace(photograph, pixels=pixels)], model, "fast")
+    hidden = fit_subject([dataclasses.replace(photograph, pixels=pixels)], model, EXACT)
     plain = fits[0][0]
     moved = face_error(model, hidden.identity, plain.identity)
     assert moved < 0.35 * face_error(model, np.zeros_like(plain.identity), plain.identity)

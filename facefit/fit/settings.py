@@ -34,6 +34,10 @@ class Settings:
             as the model has them, as in synthetic pictures, and do harm in photographs.
         photometric_outlier: where a pixel becomes an outlier, standard deviations.
         identity_sigma: of the identity coefficients; 1 is the model's own prior.
+        identity_kept: what is kept of the fitted identity. Landmarks and pixels err together, so a fit
+            overstates how a face differs from the mean: synthetic faces, whose truth is known, differ from
+            it by half to two thirds of what their fits do. 1 where the landmarks are exact.
+        final_steps: solver steps of the views alone, given the identity that is kept.
         expression_sigma: of a blendshape weight (standard deviations for a Gaussian basis).
         lighting_sigma, lighting_color_sigma: see `facefit.energy.priors.lighting_residuals`.
         negative_sigma: how far irradiance or albedo may fall below the least that is plausible.
@@ -46,6 +50,7 @@ class Settings:
 
     landmark_steps: int = 8
     photometric_steps: int = 8
+    final_steps: int = 3
     crop_px: int = struct.field(pytree_node=False, default=104)
     pixels: int = struct.field(pytree_node=False, default=1024)
     dense_sigma: float = 0.015
@@ -62,6 +67,7 @@ class Settings:
     photometric_count: float = 60.0
     photometric_outlier: float = 4.0
     identity_sigma: float = 1.0
+    identity_kept: float = 0.75
     expression_sigma: float = 0.25
     lighting_sigma: float = 1.0
     lighting_color_sigma: float = 0.15

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from facefit import cache
 from facefit.energy.priors import pigment_residuals
@@ -19,6 +20,7 @@ from facefit.fit.placement import draw, place
 from facefit.fit.settings import Settings
 from facefit.fit.solver import (
     Energies,
+    Equations,
     Solution,
     add,
     begin,
@@ -74,8 +76,11 @@ def _prior_residuals(fitting: FittingSurface, settings: Settings) -> Callable[[S
 
 
 @cache.remembered
-def _prior(fitting: FittingSurface, settings: Settings, shared: Shared):
-    return prior_equations(_prior_residuals(fitting, settings), shared)
+def _prior(fitting: FittingSurface, settings: Settings, shared: Shared, held: Bool[Array, ""]):
+    found, energy = prior_equations(_prior_residuals(fitting, settings), shared)
+    # Held parameters are as if known: what a step then moves them by is nothing beside their size.
+    stiff = jnp.where(held, 1e12, 0.0) * jnp.eye(len(found.gradient))
+    return Equations(found.hessian + stiff, found.gradient), energy
 
 
 @cache.remembered
@@ -90,6 +95,7 @@ class Stage:
         photometric: compare colours.
         together: compare every photograph with what the others show of the skin, instead of with the model's
             albedo alone (see `facefit.fit.paint`).
+        held: leave the shared parameters as they are.
     """
 
     def __init__(
@@ -99,9 +105,10 @@ class Stage:
         settings: Settings,
         photometric: bool,
         together: bool = False,
+        held: bool = False,
     ):
         self.fitting, self.observations, self.settings = fitting, observations, settings
-        self.photometric, self.together = photometric, together
+        self.photometric, self.together, self.held = photometric, together, np.bool_(held)
         self.none = jnp.zeros_like(fitting.surface.mean)
 
     def prepare(self, shared: Shared, views: Sequence[View]):
@@ -134,7 +141,7 @@ class Stage:
         return found
 
     def prior(self, shared: Shared):
-        return _prior(self.fitting, self.settings, shared)
+        return _prior(self.fitting, self.settings, shared, self.held)
 
     def prior_energy(self, shared: Shared) -> Float[Array, ""]:
         return _prior_energy(self.fitting, self.settings, shared)
@@ -149,9 +156,10 @@ def run_stage(
     photometric: bool,
     steps: int,
     together: bool = False,
+    held: bool = False,
 ) -> Solution:
-    """Runs one stage from the given parameters; see `Stage` for `photometric` and `together`."""
-    stage = Stage(fitting, observations, settings, photometric, together)
+    """Runs one stage from the given parameters; see `Stage` for `photometric`, `together` and `held`."""
+    stage = Stage(fitting, observations, settings, photometric, together, held)
     solution = begin(shared, views)
     for _ in range(steps):
         solution = levenberg_marquardt_step(

@@ -94,6 +94,7 @@ def fit_subject(
 
     tell("finishing", 0.9)
     colored = bool(settings.photometric_steps)
+    solution = _calibrated(run, solution, settings, colored)
     final = energies(fitting, observations, solution.shared, solution.views, settings, colored)
     fit = _collect(photographs, model, fitting, observations, solution, final)
     clock.lap("finish")
@@ -114,6 +115,18 @@ def _together(run: Callable[..., Solution], solution: Solution, settings: Settin
         ),
         finite=found.finite & solution.finite,
     )
+
+
+def _calibrated(
+    run: Callable[..., Solution], solution: Solution, settings: Settings, colored: bool
+) -> Solution:
+    """The identity that is to be expected given the fitted one (its regression on it: James and Stein 1961
+    shrink a mean for the same reason), and the views that belong to it.
+    """
+    shared = solution.shared.replace(identity=settings.identity_kept * solution.shared.identity)
+    steps = settings.final_steps
+    found = run(shared, solution.views, settings, photometric=colored, steps=steps, held=True)
+    return found.replace(finite=found.finite & solution.finite)
 
 
 def _settings(preset: str | Settings) -> Settings:

@@ -154,14 +154,26 @@ def _edges(vertices, faces, adjacent, alike, side, longest: int, first, second, 
     goes_on = jnp.any((adjacent[first] == second[:, None]) & goes_on, axis=1)
     shared = (first == second) | (goes_on & (first >= 0) & (second >= 0))
 
-    def walk(start, x, y, step_x, step_y):
-        return _walk(vertices, faces, side, adjacent, longest, start, x, y, step_x, step_y)
+    def ways(there, back):
+        return jnp.concatenate([there, back])
 
-    further_1, ends_1, last_1, a_1, b_1, depth_1 = walk(jnp.where(shared, -1, first), x, y, step_x, step_y)
-    joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
-    further_2, ends_2, last_2, a_2, b_2, depth_2 = walk(
-        jnp.where(joined, -1, second), x + step_x, y + step_y, -step_x, -step_y
+    # Both ways at once: one loop to compile and to wait for.
+    walked = _walk(
+        vertices,
+        faces,
+        side,
+        adjacent,
+        longest,
+        ways(jnp.where(shared, -1, first), jnp.where(shared, -1, second)),
+        ways(x, x + step_x),
+        ways(y, y + step_y),
+        ways(step_x, -step_x),
+        ways(step_y, -step_y),
     )
+    count = len(first)
+    further_1, ends_1, last_1, a_1, b_1, depth_1 = (values[:count] for values in walked)
+    further_2, ends_2, last_2, a_2, b_2, depth_2 = (values[count:] for values in walked)
+    joined = shared | ((first >= 0) & ~ends_1 & (last_1 == second))
     joined = joined | ((second >= 0) & ~ends_2 & (last_2 == first))
     take_first = ends_1 & (~ends_2 | (depth_1 <= depth_2))
     found = ~joined & (ends_1 | ends_2)
