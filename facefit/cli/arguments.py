@@ -31,6 +31,9 @@ class Fit:
         face: which face, where there are several: largest, a number counted from the left, or a point x,y in
             pixels.
         focal: focal length in pixels, where you know it.
+        start: where the fit starts from: landmarks, or encoder: from what the embedded encoder predicts, in
+            fewer steps. As good, and quicker where many are fitted in one process (`facefit.fit` in Python);
+            this command loses more with loading the encoder. Only for the encoder's model.
     """
 
     photos: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PHOTO...")]]
@@ -40,6 +43,7 @@ class Fit:
     preset: Literal["fast", "default", "best"] = "default"
     face: Annotated[str, tyro.conf.arg(metavar="largest|N|x,y")] = "largest"
     focal: Annotated[float | None, tyro.conf.arg(metavar="PX")] = None
+    start: Literal["landmarks", "encoder"] = "landmarks"
 
     def run(self) -> int:
         """Fits, writes, and says what was done."""
