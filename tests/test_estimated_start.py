@@ -98,7 +98,7 @@ def test_the_true_face_starts_nearer_to_the_landmarks_than_the_mean_face(model, 
 
     # What a parallel projection cannot tell of the photographs' perspective, and the detector's noise.
     assert max(miss(estimate)) < 0.04
-    assert np.mean(miss(estimate)) < 0.6 * np.mean(miss(None))
+    assert np.mean(miss(estimate)) < 0.85 * np.mean(miss(None))
 
 
 def test_a_fit_from_the_encoder_ends_about_where_one_from_landmarks_does(tmp_path):
