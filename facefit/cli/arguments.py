@@ -94,6 +94,8 @@ class Synth:
         model: name of an installed model (`facefit models list`) or a model file.
         size: side of the crops, pixels.
         per_person: photographs of every person.
+        graded: spoil each person's photographs, from not at all to hardly usable (turned away, covered,
+            blurred): image sets from which a network can learn whom to trust.
         workers: processes at work.
     """
 
@@ -103,6 +105,7 @@ class Synth:
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "open"
     size: Annotated[int, tyro.conf.arg(metavar="PX")] = 192
     per_person: int = 3
+    graded: tyro.conf.FlagCreatePairsOff[bool] = False
     workers: int = 1
 
     def run(self) -> int:
