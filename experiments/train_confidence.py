@@ -56,6 +56,7 @@ class Arguments:
         data: folder of image sets: several photographs a person, synthetic or not.
         output: the file to write: the encoder with its confidence network.
         held_out: another data set, all of whose persons are measured on; default the test split of `data`.
+        facts: a sentence on this training, added to those that the encoder's file tells.
         steps: in all; none measures the file's own confidence network.
         sets: a step. views: photographs a set.
         learning_rate: Adam's at the start, falling to nothing as a cosine; the paper's is 2e-5 over 10,000
@@ -68,11 +69,12 @@ class Arguments:
     data: Path
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     held_out: Path | None = None
-    steps: int = 1000
+    facts: str = ""
+    steps: int = 300
     sets: int = 20
     views: int = 5
-    learning_rate: float = 1e-3
-    neutral: float = 0.1
+    learning_rate: float = 1e-4
+    neutral: float = 1.0
     rendering: bool = False
     seed: int = 0
 
@@ -194,7 +196,8 @@ def train(arguments: Arguments) -> dict[str, float]:
         network = trained.confidence
     sets, grades = held_out(arguments, trained, surface)
     figures = measure(network, sets, surface, grades)
-    save_encoder(trained._replace(confidence=network), arguments.output)
+    facts = f"{trained.facts} {arguments.facts}".strip()
+    save_encoder(trained._replace(confidence=network, facts=facts), arguments.output)
     print(json.dumps(figures, indent=1))
     return figures
 

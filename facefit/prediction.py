@@ -48,12 +48,17 @@ def encoder_start(
 
 
 def predicted_fit(
-    photographs: tuple[Photograph, ...], entries: list[dict], model, source: str, encoder: Path | None
+    photographs: Sequence[Photograph],
+    entries: list[dict],
+    model: FaceModel,
+    source: str,
+    encoder: Path | None = None,
 ) -> Fit:
     """The encoder's prediction as the record that fitting returns, so that everything written is the same.
 
     Args:
-        entries: of `read_photographs`; those of the photographs used are completed.
+        entries: of `read_photographs`; those of the photographs used are completed, among others by
+            "identity_share": how much of the person's identity comes from this photograph.
         encoder: a trained encoder's file; None takes the embedded one.
     """
     before = time.perf_counter()
@@ -80,14 +85,15 @@ def predicted_fit(
                 outcome="predicted",
             )
         )
-    left = iter(views)
+    left = zip(views, (found.confidence / found.confidence.sum(0)).mean(1), strict=True)
     for entry in entries:
         if entry["outcome"] == "read":
-            view = next(left)
+            view, share = next(left)
             entry["outcome"] = view.outcome
             entry["landmark_rmse_px"] = view.landmark_rmse_px
             entry["landmark_rmse_percent"] = view.landmark_rmse_percent
             entry["energies"] = {}
+            entry["identity_share"] = float(share)
     details = {
         "landmark_rmse_px": float(np.mean([view.landmark_rmse_px for view in views])),
         "preset": "encoder",
