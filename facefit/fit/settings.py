@@ -86,7 +86,7 @@ PRESETS = {
         landmark_steps=20,
         photometric_steps=20,
         estimated_landmark_steps=4,
-        estimated_photometric_steps=14,
+        estimated_photometric_steps=16,
         crop_px=160,
         pixels=2560,
     ),
