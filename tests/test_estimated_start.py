@@ -101,6 +101,7 @@ def test_the_true_face_starts_nearer_to_the_landmarks_than_the_mean_face(model, 
     assert np.mean(miss(estimate)) < 0.85 * np.mean(miss(None))
 
 
+@pytest.mark.slow
 def test_a_fit_from_the_encoder_ends_about_where_one_from_landmarks_does(tmp_path):
     plain = facefit.fit(SAMPLE, preset="fast")
     command = ["fit", str(SAMPLE), "-o", str(tmp_path), "--preset", "fast", "--start", "encoder"]

@@ -28,23 +28,24 @@ ONLY_TRUTH = Weights(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, neutral=1.0)
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A tiny model's surface, its untrained encoder, its C-Net's structure, and a start."""
+    """A tiny model's surface, its untrained encoder, compiled, its C-Net's structure, and a start."""
     model = tiny_model()
     encoder = make_encoder(model, 0, "small+landmarks", SIZE)
     network, adam = make_confidence_network(encoder, 0), optax.adam(3e-3)
     graph = nnx.split(network, nnx.Param, ...)[0]
     step = make_set_step(graph, adam, SIZE, VIEWS, rendering=False)
-    return encoder_surface(model), encoder, graph, adam, start_state(network, adam), step
+    surface = encoder_surface(model)
+    return surface, make_encode(encoder, surface), graph, adam, start_state(network, adam), step
 
 
-def graded_sets(surface, encoder, seed: int):
+def graded_sets(encode, seed: int):
     """Random persons, half of whose photographs are predicted well, half badly; one feature tells which."""
     rng = np.random.default_rng(seed)
     batch = random_batch(seed, SETS * VIEWS, labelled=1.0)
     persons = rng.normal(size=(SETS, batch.identity.shape[-1])).astype(np.float32)
     batch = batch.replace(identity=np.repeat(persons, VIEWS, 0))
     bad = rng.permuted(np.tile([0.0, 0.0, 1.0, 1.0], (SETS, 1)), axis=1).reshape(-1).astype(np.float32)
-    encoded = jax.tree.map(np.asarray, make_encode(encoder, surface)(batch.image, batch.dense))
+    encoded = jax.tree.map(np.asarray, encode(batch.image, batch.dense))
     noise = rng.normal(size=batch.identity.shape).astype(np.float32)
     guess = batch.identity + (0.1 + 1.5 * bad[:, None]) * noise
     pooled = np.zeros_like(encoded.features.pooled)
@@ -62,8 +63,8 @@ def confidences(graph, state, encoded):
 
 
 def test_the_first_step_aggregates_by_the_mean(tiny):
-    surface, encoder, _, _, state, step = tiny
-    encoded, batch, _ = graded_sets(surface, encoder, 0)
+    surface, encode, _, _, state, step = tiny
+    encoded, batch, _ = graded_sets(encode, 0)
     _, report = step(state, surface, ONLY_TRUTH, encoded, batch)
     guess = apart(encoded.found.identity)
     figures = set_errors(surface, guess, np.ones_like(guess), apart(batch.identity)[:, 0])
@@ -76,12 +77,12 @@ def test_the_first_step_aggregates_by_the_mean(tiny):
 
 
 def test_it_learns_to_trust_the_photographs_that_are_predicted_well(tiny):
-    surface, encoder, graph, _, state, step = tiny
+    surface, encode, graph, _, state, step = tiny
     for number in range(60):
-        encoded, batch, _ = graded_sets(surface, encoder, 1 + number % 10)
+        encoded, batch, _ = graded_sets(encode, 1 + number % 10)
         state, report = step(state, surface, ONLY_TRUTH, encoded, batch)
     assert bool(report.finite) and int(state.step) == 60
-    encoded, batch, bad = graded_sets(surface, encoder, 100)  # persons never met
+    encoded, batch, bad = graded_sets(encode, 100)  # persons never met
     trust = confidences(graph, state, encoded)
     share = apart(trust) / apart(trust).sum(1, keepdims=True)
     bad = bad.reshape(SETS, VIEWS)
@@ -92,8 +93,8 @@ def test_it_learns_to_trust_the_photographs_that_are_predicted_well(tiny):
 
 
 def test_pictures_take_part_where_they_are_asked_for_and_lead_the_confidences(tiny):
-    surface, encoder, graph, adam, state, _ = tiny
-    encoded, batch, _ = graded_sets(surface, encoder, 3)
+    surface, encode, graph, adam, state, _ = tiny
+    encoded, batch, _ = graded_sets(encode, 3)
     step = make_set_step(graph, adam, SIZE, VIEWS, rendering=True)
     only = Weights(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     _, report = step(state, surface, only, encoded, batch)
@@ -102,8 +103,8 @@ def test_pictures_take_part_where_they_are_asked_for_and_lead_the_confidences(ti
 
 
 def test_a_set_step_that_is_not_finite_changes_nothing(tiny):
-    surface, encoder, _, _, state, step = tiny
-    encoded, batch, _ = graded_sets(surface, encoder, 4)
+    surface, encode, _, _, state, step = tiny
+    encoded, batch, _ = graded_sets(encode, 4)
     third = np.arange(len(batch.identity))[:, None] == 2
     broken = batch.replace(identity=np.where(third, np.nan, batch.identity))
     after, report = step(state, surface, ONLY_TRUTH, encoded, broken)
