@@ -1,10 +1,15 @@
-"""The encoder's times: a training step without and with the terms that compare pictures, and prediction."""
+"""The encoder's times: training steps without and with the terms that compare pictures, their wait for
+data, and prediction.
+"""
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +17,9 @@ import numpy as np
 from facefit.encoder.batch import Batch
 from facefit.encoder.losses import Weights
 from facefit.encoder.networks import make_encoder
+from facefit.encoder.pipeline import training_batches
 from facefit.encoder.surface import encoder_surface
+from facefit.encoder.synthetic_data import SynthesisSettings, synthesize
 from facefit.encoder.training import make_predict, make_step, optimizer, split, start_state
 from facefit.model import find_model
 
@@ -27,6 +34,8 @@ def run(smoke: bool = False) -> dict:
             feature; feature_step_s: of all terms, where the package with the feature's weights is installed;
             each the median, and NAME_cpu_s the processor's seconds, which other programs disturb less.
         photographs_per_s: in training on all terms but the feature; predicted_per_s: forward only.
+        waiting_percent: of the time of steps on all those terms, that they wait for batches that are read and
+            augmented meanwhile; less where the step has the feature as well.
     """
     batch, size, repeats = (2, 32, 1) if smoke else (BATCH, SIZE, 8)
     model = find_model("open")
@@ -47,12 +56,14 @@ def run(smoke: bool = False) -> dict:
         step = make_step(graph, adam, size, rendering, identity_feature=feature)
         weights, kept = Weights(neutral=0.5, geometry=0.25, albedo=5.0), [jax.tree.map(np.asarray, state)]
 
-        def once(step=step, weights=weights, kept=kept):
-            kept[0], report = step(kept[0], surface, weights, data)
+        def once(batch=data, step=step, weights=weights, kept=kept):
+            kept[0], report = step(kept[0], surface, weights, batch)
             jax.block_until_ready((kept[0], report))
 
         wall, cpu = _seconds(once, repeats)
         results |= {f"{name}_s": round(wall, 3), f"{name}_cpu_s": round(cpu, 3)}
+        if name == "step":
+            results["waiting_percent"] = _waiting(once, batch, size, repeats)
     return results | {"photographs_per_s": round(batch / results["step_s"], 1)}
 
 
@@ -66,6 +77,22 @@ def _seconds(function, repeats: int) -> tuple[float, float]:
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - spent)
     return statistics.median(wall), statistics.median(cpu)
+
+
+def _waiting(step: Callable[[Batch], None], batch: int, size: int, repeats: int) -> float:
+    """Percent of the time of some steps, after a first one, that was spent on waiting for their batches."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        synthesize(data, SynthesisSettings(3 * batch, 1))
+        batches = iter(training_batches(data, None, 1.0, batch, size, 0))
+        step(next(batches))
+        waited, start = 0.0, time.perf_counter()
+        for _ in range(2 * repeats):
+            before = time.perf_counter()
+            seen = next(batches)
+            waited += time.perf_counter() - before
+            step(seen)
+        return round(100 * waited / (time.perf_counter() - start), 1)
 
 
 def _has_descriptor() -> bool:

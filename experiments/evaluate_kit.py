@@ -48,7 +48,8 @@ class Settings:
         model: name or file of the face model.
         preset: of the fit; "mean" scores the model's mean face, which every fit of geometry has to beat;
             "encoder" what the encoder predicts, without a fit.
-        encoder: a trained encoder's file for that preset; default the embedded one.
+        start: of the fit.
+        encoder: a trained encoder's file, for that preset or that start; default the embedded one.
         only: "geometry", "landmarks", "sets" (photographs without ground truth), or the beginning of a case,
             a landmark group or a photograph's name. Several are joined by "or"; none is geometry and
             landmarks.
@@ -66,6 +67,7 @@ class Settings:
     kit: Path = Path(os.environ.get("FACEFIT_SHARED", ROOT.parent / "shared")) / "data" / "kit"
     model: str = "open"
     preset: str = "default"
+    start: Literal["landmarks", "encoder"] = "landmarks"
     encoder: Path | None = None
     only: tuple[str, ...] = ()
     mode: Literal["set", "single", "both"] = "both"
@@ -171,8 +173,8 @@ def run_job(
     Raises:
         PhotoError: none of the photographs is usable.
     """
-    from facefit.cli.predict import predicted_fit
     from facefit.fit.subject import fit_subject
+    from facefit.prediction import encoder_start, predicted_fit
 
     photographs, failures = [], []
     for path in job.photos:
@@ -186,7 +188,10 @@ def run_job(
         fit = predicted_fit(photographs, [], model, "", settings.encoder)
     else:
         preset = MEAN_FACE if settings.preset == "mean" else settings.preset
-        fit = fit_subject(photographs, model, preset)
+        estimate = None
+        if settings.start == "encoder":
+            estimate = encoder_start(model, settings.encoder)(photographs)
+        fit = fit_subject(photographs, model, preset, estimate=estimate)
     if job.kind == "landmarks":
         save_landmarks(fit, 0, job.target)
         with contextlib.suppress(OSError):

@@ -1,16 +1,12 @@
 """Training runs on a small data set: killed and taken up again they compute what an unbroken run does."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from training_runs import curve, noise_data, train, train_and_kill
 
 from facefit.cli import main
 from facefit.encoder import dataset
@@ -31,90 +27,35 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A labelled data set of noise: 24 persons' photographs, two of them held out."""
     pytest.importorskip("grain")
-    folder, random, count, size = tmp_path_factory.mktemp("data") / "noise", np.random.default_rng(0), 24, 64
-    dataset.begin(folder, {"noise": True})
-    for index in range(count):
-        image = random.integers(0, 255, (size, size, 3), np.uint8)
-        dataset.write_sample(folder, index, image, np.full((size, size), 255, np.uint8))
-    arrays = {
-        "landmarks": size / 2 + size / 8 * random.normal(size=(count, 68, 2)),
-        "landmark_weight": np.ones((count, 68)),
-        "dense": size / 2 + size / 8 * random.normal(size=(count, 468, 3)),
-        "identity": random.normal(size=(count, 130)),
-        "expression": random.uniform(0, 0.3, (count, 52)),
-        "albedo": random.normal(size=(count, 52)),
-        "lighting": np.zeros((count, 9, 3)),
-        "rotation": np.zeros((count, 3)),
-        "translation": np.zeros((count, 3)),
-        "focal": np.ones(count),
-    }
-    arrays = {name: values.astype(np.float32) for name, values in arrays.items()}
-    arrays["subject"] = np.arange(count, dtype=np.int32)
-    arrays["split"] = np.asarray([dataset.split_of(k) for k in range(count)], np.int8)
-    arrays["source"] = np.asarray(["noise"] * count)
-    dataset.finish(folder, {"kind": "synthetic", "size": size, "model": "open"}, arrays)
-    return folder
-
-
-def _command(run: Path, data: Path, *more: str) -> list[str]:
-    settings = {"labelled": data, "size": 32, "steps": STEPS, "landmark-steps": STEPS, "evaluate": 100}
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "experiments.train_encoder", "smoke", "--run", str(run), *words, *more]
-
-
-def _train(run: Path, data: Path, *more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(_command(run, data, *more), cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def _curve(run: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["total"] for line in lines if "total" in line}
+    return noise_data(tmp_path_factory.mktemp("data") / "noise")
 
 
 @pytest.fixture(scope="module")
 def unbroken(data, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "unbroken"
-    done = _train(run, data)
+    done = train(run, data, STEPS)
     assert done.returncode == 0, done.stderr
     return run
+
+
+def assert_same_curve(run: Path, unbroken: Path, steps: int) -> None:
+    expected, found = curve(unbroken), curve(run)
+    assert sorted(found) == sorted(expected) == list(range(1, steps + 1))
+    np.testing.assert_allclose([found[k] for k in expected], list(expected.values()), rtol=1e-6)
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_loss_curve(unbroken, data, tmp_path):
     run, random = tmp_path / "killed", np.random.default_rng(1)
     for _ in range(3):
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(_command(run, data, "--minutes", "0"), cwd=ROOT, **silent)
-        before = max(_curve(run), default=0) if (run / "log.jsonl").exists() else 0
-        deadline = time.monotonic() + 600
-        while process.poll() is None and time.monotonic() < deadline:
-            if (run / "log.jsonl").exists() and max(_curve_so_far(run), default=0) >= before + 2:
-                break
-            time.sleep(0.02)
-        time.sleep(random.uniform(0, 0.3))  # at any moment, also while a checkpoint is written
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    done = _train(run, data)
+        train_and_kill(run, data, STEPS, 2, random.uniform(0, 0.3))  # also while a checkpoint is written
+    done = train(run, data, STEPS)
     assert done.returncode == 0, done.stderr
-    expected, found = _curve(unbroken), _curve(run)
-    assert sorted(found) == sorted(expected) == list(range(1, STEPS + 1))
-    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6)
-
-
-def _curve_so_far(run: Path) -> list[int]:
-    steps = []
-    for line in (run / "log.jsonl").read_text().splitlines():
-        try:
-            steps.append(json.loads(line)["step"])
-        except ValueError:
-            continue  # being written
-    return steps
+    assert_same_curve(run, unbroken, STEPS)
 
 
 def test_other_settings_are_refused_with_their_difference(unbroken, data):
-    done = _train(unbroken, data, "--batch", "8")
+    done = train(unbroken, data, STEPS, "--batch", "8")
     assert done.returncode == 2
     assert "batch: 4 there, 8 now" in done.stderr and "Traceback" not in done.stderr
 

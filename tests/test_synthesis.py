@@ -6,7 +6,7 @@ from tiny_model import tiny_model
 
 from facefit.photo.face_crop import CROP_FOCAL, FACE_SHARE, NETWORK_SHARE, face_square
 from facefit.render.lighting import irradiance
-from facefit.synthesis import prepare_head, random_photo
+from facefit.synthesis import Grade, grading, prepare_head, random_grade, random_photo
 from facefit.synthesis.expressions import random_expression, random_rotation
 from facefit.synthesis.lights import random_light, sphere
 
@@ -126,3 +126,52 @@ def test_a_face_takes_its_share_of_the_networks_crop():
     square[1] = 74, 60
     center, side = face_square(square)
     assert np.allclose(center, (42, 40)) and side == pytest.approx(64 / FACE_SHARE)
+
+
+def test_graded_pictures_of_a_person_are_spoiled_evenly_from_not_at_all_to_far():
+    worst = []
+    for person in range(60):
+        grades = [random_grade((5, person), picture, 5) for picture in range(5)]
+        assert grades == [random_grade((5, person), picture, 5) for picture in range(5)]
+        levels = sorted(max(grade) for grade in grades)
+        assert levels[0] == 0 and levels[-1] >= 0.7
+        for rank, level in enumerate(levels):
+            assert 0.7 * rank / 4 <= level <= rank / 4
+        worst += [grade for grade in grades if max(grade) >= 0.7]
+    ways = np.array(worst) > 0
+    assert ways.any(0).all() and 1 < ways.sum(1).mean() < 2.5  # every way is met, and more than one at a time
+
+
+def test_a_graded_photograph_is_spoiled_as_its_grade_says(head):
+    import cv2
+
+    def photo(**grade):
+        levels = {"turned": 0.0, "covered": 0.0, "blurred": 0.0} | grade
+        return random_photo(head, (3, 1), (0,), SIZE, Grade(**levels))
+
+    plain, turned, covered, blurred = (
+        photo(), photo(turned=0.9), photo(covered=1.0), photo(blurred=1.0)
+    )  # fmt: skip
+
+    def yaw(one):
+        turn = cv2.Rodrigues(one.truth.rotation.astype(float))[0]
+        return abs(np.degrees(np.arctan2(turn[0, 2], turn[2, 2])))
+
+    assert yaw(plain) < 15 and yaw(turned) > 45
+    assert covered.hidden > 0.4 > plain.hidden
+    assert covered.skin.sum() < 0.7 * plain.skin.sum()
+    assert np.array_equal(covered.landmarks, plain.landmarks)
+    assert not np.array_equal(blurred.image, plain.image)
+    assert np.array_equal(blurred.skin, plain.skin)
+
+
+def test_blur_leaves_noise_and_the_broad_colors():
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(60, 200, (4, 4, 3)), np.ones((24, 24, 1))).astype(np.uint8)
+    same = grading.blur(rng, image, Grade(0, 0, 0))
+    soft = grading.blur(rng, image, Grade(0, 0, 1))
+    assert np.array_equal(same, image)
+    assert soft.mean() == pytest.approx(image.mean(), abs=1.0)
+    edge = np.abs(np.diff(image.astype(float), axis=1)).max()
+    columns = soft.astype(float).reshape(4, 24, 96, 3).mean(1)  # rows of a block, which average the noise
+    assert np.abs(np.diff(columns, axis=1)).max() < 0.4 * edge

@@ -94,7 +94,7 @@ def test_a_data_set_holds_what_it_says(labelled):
     assert sum(data.facts["samples"].values()) == COUNT - 2 and len(data.landmarks) == COUNT
     assert list(np.flatnonzero(data.split == dataset.UNSEEN)) == [MISSED, 60 + MISSED]
     assert data.facts["coefficients"] == {"identity": 4, "expression": 3, "albedo": 2}
-    assert data.truth["lighting"].shape == (COUNT, 9, 3)
+    assert data.truth["lighting"].shape == (COUNT, 9, 3) and not data.grades
     image, skin = dataset.read_sample(labelled, COUNT - 1)
     assert image.shape == (S, S, 3) and skin.shape == (S, S)
     assert not (labelled / "parts").exists()
@@ -108,6 +108,17 @@ def test_persons_are_whole_and_in_one_split(labelled):
         assert members.sum() == 3 and len(seen) == 1
         assert len(np.unique(data.truth["identity"][members], axis=0)) == 1
     assert set(data.split) == {0, 1, 2, dataset.UNSEEN}
+
+
+def test_a_graded_data_set_says_how_its_photographs_are_spoiled(model, tmp_path):
+    synthesize(tmp_path / "graded", SynthesisSettings(6, 5, model, S, per_person=3, graded=True))
+    data = dataset.read_dataset(tmp_path / "graded")
+    assert set(data.grades) == set(dataset.GRADES)
+    for person in range(2):
+        spoiled = [np.stack([values[3 * person + k] for values in data.grades.values()]) for k in range(3)]
+        assert min(one.max() for one in spoiled) < 0.3 < max(one.max() for one in spoiled)
+    with pytest.raises(InputError, match="graded: True then, None now"):
+        synthesize(tmp_path / "graded", SynthesisSettings(6, 5, model, S, per_person=3))
 
 
 def test_an_interrupted_synthesis_goes_on_to_the_same_data(labelled, model, tmp_path):

@@ -31,6 +31,9 @@ class Fit:
         face: which face, where there are several: largest, a number counted from the left, or a point x,y in
             pixels.
         focal: focal length in pixels, where you know it.
+        start: where the fit starts from: landmarks, or encoder: from what the embedded encoder predicts, in
+            fewer steps. As good, and quicker where many are fitted in one process (`facefit.fit` in Python);
+            this command loses more with loading the encoder. Only for the encoder's model.
     """
 
     photos: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PHOTO...")]]
@@ -40,6 +43,7 @@ class Fit:
     preset: Literal["fast", "default", "best"] = "default"
     face: Annotated[str, tyro.conf.arg(metavar="largest|N|x,y")] = "largest"
     focal: Annotated[float | None, tyro.conf.arg(metavar="PX")] = None
+    start: Literal["landmarks", "encoder"] = "landmarks"
 
     def run(self) -> int:
         """Fits, writes, and says what was done."""
@@ -90,6 +94,8 @@ class Synth:
         model: name of an installed model (`facefit models list`) or a model file.
         size: side of the crops, pixels.
         per_person: photographs of every person.
+        graded: spoil each person's photographs, from not at all to hardly usable (turned away, covered,
+            blurred): image sets from which a network can learn whom to trust.
         workers: processes at work.
     """
 
@@ -99,6 +105,7 @@ class Synth:
     model: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "open"
     size: Annotated[int, tyro.conf.arg(metavar="PX")] = 192
     per_person: int = 3
+    graded: tyro.conf.FlagCreatePairsOff[bool] = False
     workers: int = 1
 
     def run(self) -> int:

@@ -35,6 +35,7 @@ def run(arguments: Fit) -> int:
             arguments.landmarks or None,
             arguments.focal,
             show,
+            arguments.start,
         )
         show("writing the results", 1.0)
         unwritten = write(fit, photographs, arguments.output)

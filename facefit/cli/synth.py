@@ -17,7 +17,12 @@ def run(arguments: Synth) -> int:
 
     start = time.perf_counter()
     settings = SynthesisSettings(
-        arguments.count, arguments.seed, arguments.model, arguments.size, arguments.per_person
+        arguments.count,
+        arguments.seed,
+        arguments.model,
+        arguments.size,
+        arguments.per_person,
+        arguments.graded,
     )
     with progress() as show:
         made = synthesize(arguments.output, settings, arguments.workers, show)

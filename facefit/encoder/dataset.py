@@ -26,6 +26,9 @@ VERSION = 2
 TRAIN, VALIDATION, TEST, UNSEEN = 0, 1, 2, 3
 SPLITS = ("train", "validation", "test")
 TRUTH = ("identity", "expression", "albedo", "lighting", "rotation", "translation", "focal")
+# How far a graded synthetic photograph is spoiled: turned away and blurred (`facefit.synthesis.grading`), and
+# the share of its skin that is hidden.
+GRADES = ("turned", "hidden", "blurred")
 _MAX_BYTES = 4_000_000_000
 
 
@@ -42,6 +45,7 @@ class Dataset:
         subject: (N,). split: (N,), see SPLITS; UNSEEN where the detector finds no face.
         source: where each sample is from, (N,).
         truth: the arrays named in TRUTH, (N, ...): known, or what a fit found; empty for photographs.
+        grades: the arrays named in GRADES, (N,); empty but for graded synthetic photographs.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Dataset:
     split: Int[np.ndarray, " N"]
     source: np.ndarray
     truth: dict[str, np.ndarray]
+    grades: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -196,7 +201,7 @@ def read_dataset(folder: str | Path) -> Dataset:
             raise InputError(
                 f"{folder / 'samples.npz'}: `{name}` is missing or not of shape {shape}. Make it again."
             )
-    truth = {name: arrays[name] for name in TRUTH if name in arrays}
-    if any(len(values) != count for values in truth.values()):
+    truth, grades = ({name: arrays[name] for name in names if name in arrays} for names in (TRUTH, GRADES))
+    if any(len(values) != count for values in (truth | grades).values()):
         raise InputError(f"{folder / 'samples.npz'}: its arrays differ in length. Make it again.")
-    return Dataset(folder, facts, *(arrays[name] for name in wanted), truth)
+    return Dataset(folder, facts, *(arrays[name] for name in wanted), truth, grades)

@@ -71,13 +71,13 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
     """
     if not photographs:
         raise InputError("there is no photograph to predict from: give at least one")
-    _check_model(model, trained)
+    check_model(model, trained)
     size = trained.size
     for photograph in photographs:
         if photograph.landmarks468 is None:
             raise InputError(
                 f"{photograph.path}: the encoder needs the detector's points, and it sees no face where the "
-                "landmarks are. Leave the landmarks away, or use `facefit fit`."
+                "landmarks are. Leave the landmarks away, or fit from landmarks."
             )
     points = [ibug_points(photograph.landmarks468) for photograph in photographs]
     matrices = [network_crop(marks, size) for marks in points]
@@ -154,7 +154,12 @@ def _forward(graph, state, surface, images, dense, size):
     return one, confidence, project_landmarks(surface, one, size)
 
 
-def _check_model(model: FaceModel, trained: TrainedEncoder) -> None:
+def check_model(model: FaceModel, trained: TrainedEncoder) -> None:
+    """Refuses a model that the encoder was not trained for.
+
+    Raises:
+        InputError: its name or its numbers of coefficients are others.
+    """
     heads = trained.encoder.heads
     for name, basis in (
         ("identity", model.identity_basis),
@@ -166,5 +171,5 @@ def _check_model(model: FaceModel, trained: TrainedEncoder) -> None:
             raise InputError(
                 f"the encoder predicts coefficients of the model {trained.model}, and the model given is "
                 f"{model.name}, with {len(basis)} of {wanted} {name} coefficients. Use the encoder's model, "
-                "train an encoder for yours (experiments/train_encoder.py), or use `facefit fit`."
+                "train an encoder for yours (experiments/train_encoder.py), or fit from landmarks."
             )

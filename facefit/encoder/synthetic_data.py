@@ -16,7 +16,7 @@ from facefit.encoder.workers import in_processes
 from facefit.errors import InputError
 from facefit.model.store import find_model
 from facefit.photo.face_crop import CROP_FOCAL, NETWORK_SHARE
-from facefit.synthesis import prepare_head, random_photo
+from facefit.synthesis import Grade, prepare_head, random_grade, random_photo
 
 _PART = 60  # samples kept at a time
 
@@ -28,6 +28,8 @@ class SynthesisSettings:
     Attributes:
         count: photographs. per_person: how many of every person. seed: of everything random.
         model: name or path of the face model. size: side of the crops, pixels.
+        graded: each person's photographs are spoiled from not at all to hardly usable: turned away, covered,
+            blurred (see `facefit.synthesis.grading`).
     """
 
     count: int
@@ -35,6 +37,7 @@ class SynthesisSettings:
     model: str = "open"
     size: int = 192
     per_person: int = 3
+    graded: bool = False
 
 
 def synthesize(
@@ -54,7 +57,10 @@ def synthesize(
                 f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}."
             )
     model = find_model(settings.model)
-    if not dataset.begin(folder, dataclasses.asdict(settings)):
+    told = dataclasses.asdict(settings)
+    if not settings.graded:
+        del told["graded"]  # data sets begun before there were grades go on
+    if not dataset.begin(folder, told):
         return 0
     parts = range(0, settings.count, _PART)
     missing = [first for first in parts if dataset.read_part(folder, f"{first:06d}") is None]
@@ -96,7 +102,9 @@ def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> dict[st
     rows = []
     for index in range(first, min(first + _PART, settings.count)):
         person, picture = divmod(index, settings.per_person)
-        photo = random_photo(head, (settings.seed, person), (picture,), settings.size)
+        key = (settings.seed, person)
+        grade = random_grade(key, picture, settings.per_person) if settings.graded else None
+        photo = random_photo(head, key, (picture,), settings.size, grade)
         dataset.write_sample(folder, index, photo.image, photo.skin)
         rows.append(
             {
@@ -108,5 +116,11 @@ def _make_part(folder: Path, settings: SynthesisSettings, first: int) -> dict[st
                 "focal": np.float32(photo.truth.focal),
             }
             | {name: getattr(photo.truth, name) for name in dataset.TRUTH[:-1]}
+            | ({} if grade is None else _grades(grade, photo.hidden))
         )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _grades(grade: Grade, hidden: float) -> dict[str, np.float32]:
+    values = dict(zip(dataset.GRADES, (grade.turned, hidden, grade.blurred), strict=True))
+    return {name: np.float32(value) for name, value in values.items()}

@@ -16,6 +16,8 @@ class Settings:
     Attributes:
         landmark_steps, photometric_steps: solver steps of the two stages; for several photographs a third
             stage, that compares them with each other, has as many as the second.
+        estimated_landmark_steps, estimated_photometric_steps: at most as many where the fit starts from an
+            estimate of the face (see `facefit.fit.estimate`), from which it has less far to go.
         crop_px: side of the square that photometric fitting sees, pixels.
         pixels: how many of its pixels are used at most; every fourth one may be.
         dense_sigma: floor of the dense landmarks' standard deviation, as a fraction of the outer-eye
@@ -51,6 +53,8 @@ class Settings:
     landmark_steps: int = 8
     photometric_steps: int = 8
     final_steps: int = 3
+    estimated_landmark_steps: int = 2
+    estimated_photometric_steps: int = 6
     crop_px: int = struct.field(pytree_node=False, default=104)
     pixels: int = struct.field(pytree_node=False, default=1024)
     dense_sigma: float = 0.015
@@ -80,7 +84,16 @@ class Settings:
 
 
 PRESETS = {
-    "fast": Settings(landmark_steps=6, photometric_steps=4, crop_px=80, pixels=640),
+    "fast": Settings(
+        landmark_steps=6, photometric_steps=4, estimated_photometric_steps=3, crop_px=80, pixels=640
+    ),
     "default": Settings(),
-    "best": Settings(landmark_steps=20, photometric_steps=20, crop_px=160, pixels=2560),
+    "best": Settings(
+        landmark_steps=20,
+        photometric_steps=20,
+        estimated_landmark_steps=4,
+        estimated_photometric_steps=16,
+        crop_px=160,
+        pixels=2560,
+    ),
 }

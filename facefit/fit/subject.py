@@ -1,4 +1,6 @@
-"""One person's photographs to one `Fit`: start from landmarks, then landmarks and colours together."""
+"""One person's photographs to one `Fit`: start from landmarks or from an estimate, then landmarks and
+colours together.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,21 @@ import numpy as np
 
 from facefit import cache
 from facefit.errors import InputError
+from facefit.fit.estimate import Estimate
 from facefit.fit.observation import Observation, focal_groups, observe, sharing
 from facefit.fit.placement import points_of
 from facefit.fit.result import Fit, FittedView
 from facefit.fit.settings import PRESETS, Settings
 from facefit.fit.solver import Solution
 from facefit.fit.stages import energies, run_stage
-from facefit.fit.start import start, start_colors
+from facefit.fit.start import estimated_colors, start, start_colors
 from facefit.fit.state import Shared, View, camera
 from facefit.fit.surface import FittingSurface, PointBasis, fitting_surface
 from facefit.metrics import landmark_rmse
 from facefit.model import FaceModel
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
+from facefit.starts import LANDMARKS
 
 
 def fit_subject(
@@ -32,6 +36,7 @@ def fit_subject(
     preset: str | Settings = "default",
     focal_px: float | None = None,
     progress: Callable[[str, float], None] | None = None,
+    estimate: Estimate | None = None,
 ) -> Fit:
     """Fits one person's photographs together: identity and albedo are shared, the rest is each photograph's
     own.
@@ -42,9 +47,11 @@ def fit_subject(
         preset: "fast", "default", "best", or one's own constants.
         focal_px: focal length of all photographs in pixels, if it is known.
         progress: called with the name of the stage and the fraction done.
+        estimate: of the face in these photographs, from which the fit starts, in fewer steps; None starts
+            from the mean face.
 
     Raises:
-        InputError: no photographs, or no such preset.
+        InputError: no photographs, no such preset, or the estimate is of another model or other photographs.
     """
     if not photographs:
         raise InputError("there is no photograph to fit: give at least one")
@@ -52,6 +59,12 @@ def fit_subject(
     tell = progress or (lambda stage, fraction: None)
     clock = _Clock()
 
+    if estimate is not None:
+        _check_estimate(estimate, model, len(photographs))
+        settings = settings.replace(
+            landmark_steps=min(settings.landmark_steps, settings.estimated_landmark_steps),
+            photometric_steps=min(settings.photometric_steps, settings.estimated_photometric_steps),
+        )
     tell("preparing", 0.0)
     fitting = fitting_surface(model)
     groups = focal_groups(photographs)
@@ -61,7 +74,7 @@ def fit_subject(
             for photograph, group in zip(photographs, groups, strict=True)
         ]
     )
-    shared, views = start(fitting, observations, settings)
+    shared, views = start(fitting, observations, settings, estimate)
     observations = jax.device_put(observations)
     run = functools.partial(run_stage, fitting, observations)
     clock.lap("prepare")
@@ -80,7 +93,10 @@ def fit_subject(
             negative_sigma=4.0 * settings.negative_sigma,
         )
         first = (settings.photometric_steps + 2) // 3
-        shared, views = start_colors(fitting, observations, solution.shared, solution.views)
+        if estimate is None:
+            shared, views = start_colors(fitting, observations, solution.shared, solution.views)
+        else:
+            shared, views = estimated_colors(estimate, solution.shared, solution.views)
         solution = run(shared, views, lighting, photometric=True, steps=first)
         rest = settings.photometric_steps - first
         solution = run(solution.shared, solution.views, settings, photometric=True, steps=rest)
@@ -98,9 +114,26 @@ def fit_subject(
     final = energies(fitting, observations, solution.shared, solution.views, settings, colored)
     fit = _collect(photographs, model, fitting, observations, solution, final)
     clock.lap("finish")
+    fit.report["start"] = LANDMARKS if estimate is None else estimate.source
     fit.report["seconds"] = clock.seconds
     tell("done", 1.0)
     return fit
+
+
+def _check_estimate(estimate: Estimate, model: FaceModel, photographs: int) -> None:
+    found = (
+        estimate.identity.shape,
+        estimate.albedo.shape,
+        estimate.expressions.shape,
+        estimate.lighting.shape,
+    )
+    identity, albedo = len(model.identity_basis), len(model.albedo_basis)
+    wanted = (identity,), (albedo,), (photographs, len(model.expression_basis)), (photographs, 9, 3)
+    if found != wanted:
+        raise InputError(
+            f"the estimate has identity, albedo, expressions and lighting of shapes {found}; {photographs} "
+            f"photographs and the model {model.name} need {wanted}. Estimate the face from these photographs."
+        )
 
 
 def _together(run: Callable[..., Solution], solution: Solution, settings: Settings) -> Solution:

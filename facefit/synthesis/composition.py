@@ -34,8 +34,9 @@ class View:
 
 def compose(
     rng: np.random.Generator, who: Person, view: View, drawn: dict[str, np.ndarray]
-) -> tuple[Float[np.ndarray, "S S 3"], Float[np.ndarray, "S S"]]:
-    """The linear picture, layer by layer from back to front, and the skin in sight.
+) -> tuple[Float[np.ndarray, "S S 3"], Float[np.ndarray, "S S"], Float[np.ndarray, "S S"]]:
+    """The linear picture, layer by layer from back to front, the skin in sight, and what would be without the
+    things that lie over the face.
 
     Args:
         drawn: what `rendering.draw` returned.
@@ -82,7 +83,7 @@ def compose(
     hair_lit = hair_lit + 0.03 * view.brightness * np.clip(shell[..., 4:5] - 1, 0, 1)
     opacity = cv2.GaussianBlur(opacity.astype(np.float32), None, 0.6)
     picture, skin = covers.over(picture, (hair_lit, opacity), skin)
-    return _cover(rng, who, view, picture, skin, (hair_lit, opacity))
+    return *_cover(rng, who, view, picture, skin, (hair_lit, opacity)), skin
 
 
 def _cover(

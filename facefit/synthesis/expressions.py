@@ -111,11 +111,14 @@ def random_expression(
     return np.clip(weights, 0.0, 1.0)
 
 
-def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
-    """Axis-angle, camera frame: yaw to 70 degrees, mostly near the front; slight pitch and roll."""
-    yaw = rng.normal(0, 15) if rng.random() < 0.55 else rng.uniform(-70, 70)
+def random_rotation(rng: np.random.Generator, yaw: float | None = None) -> Float[np.ndarray, "3"]:
+    """Axis-angle, camera frame: yaw, degrees, or to 70 degrees, mostly near the front; slight pitch and
+    roll.
+    """
+    if yaw is None:
+        yaw = np.clip(rng.normal(0, 15) if rng.random() < 0.55 else rng.uniform(-70, 70), -70, 70)
     yaw, pitch, roll = np.radians(
-        [np.clip(yaw, -70, 70), np.clip(rng.normal(0, 10), -32, 32), np.clip(rng.normal(0, 7), -25, 25)]
+        [yaw, np.clip(rng.normal(0, 10), -32, 32), np.clip(rng.normal(0, 7), -25, 25)]
     )
     import cv2
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from facefit.photo.face_crop import CROP_FOCAL, FACE_SHARE, NETWORK_SHARE
+from facefit.synthesis import grading
 from facefit.synthesis.composition import View, compose
 from facefit.synthesis.expressions import random_distance, random_expression, random_rotation
 from facefit.synthesis.lights import Light, random_light
@@ -46,15 +47,23 @@ class SyntheticPhoto:
     Attributes:
         image: sRGB. skin: uncovered skin and lips of the face (no ears, no neck), 255 = all of the pixel.
         landmarks: the iBUG points, crop pixels, first pixel's centre at (.5, .5).
+        hidden: share of the face's skin that things lie over.
     """
 
     image: UInt8[np.ndarray, "S S 3"]
     skin: UInt8[np.ndarray, "S S"]
     landmarks: Float[np.ndarray, "68 2"]
     truth: Truth
+    hidden: float
 
 
-def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size: int) -> SyntheticPhoto:
+def random_photo(
+    head: Head,
+    person: Sequence[int],
+    picture: Sequence[int],
+    size: int,
+    grade: grading.Grade | None = None,
+) -> SyntheticPhoto:
     """A photograph of a random person: a pure function of its two keys.
 
     Args:
@@ -62,6 +71,7 @@ def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size
         person: seeds identity, albedo, skin detail, hair colour, beard.
         picture: seeds expression, pose, camera, light, hair style, what covers the face, background.
         size: S, side of the crop in pixels; the face takes the part of it that `face_crop` says.
+        grade: how far it is spoiled; None leaves pose and covers to chance.
     """
     who = random_person(head, tuple(person))
     rng = np.random.default_rng([*person, 1, *picture])
@@ -71,7 +81,7 @@ def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size
     expression = random_expression(
         rng, model.expression_names, model.expression_basis.shape[0], model.expression_is_blendshape
     )
-    rotation = random_rotation(rng)
+    rotation = random_rotation(rng, None if grade is None else grading.graded_yaw(rng, grade))
     marks = np.asarray(landmarks_of(head.marks, who.identity, expression))
     translation, focal = _camera(marks, rotation, random_distance(rng), size)
     matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32)
@@ -101,10 +111,13 @@ def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size
         brightness=float(light.lighting[0].mean()),
         grey=grey,
     )
-    linear, skin = compose(rng, who, view, drawn)
+    linear, skin, bare = compose(rng, who, view, drawn)
+    if grade is not None:
+        linear, skin = grading.cover(rng, linear, skin, bare, to_pixels(marks), view.brightness, grade)
+    image = _to_bytes(linear)
     nearer = CROP_FOCAL * NETWORK_SHARE * size / focal
     return SyntheticPhoto(
-        image=_to_bytes(linear),
+        image=image if grade is None else grading.blur(rng, image, grade),
         skin=np.round(np.clip(skin, 0, 1) * 255).astype(np.uint8),
         landmarks=to_pixels(marks).astype(np.float32),
         truth=Truth(
@@ -116,6 +129,7 @@ def random_photo(head: Head, person: Sequence[int], picture: Sequence[int], size
             (translation * [1, 1, nearer]).astype(np.float32),
             float(focal),
         ),
+        hidden=1 - float(skin.sum()) / max(float(bare.sum()), 1.0),
     )
 
 
