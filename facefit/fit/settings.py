@@ -38,7 +38,8 @@ class Settings:
         identity_sigma: of the identity coefficients; 1 is the model's own prior.
         identity_kept: what is kept of the fitted identity. Landmarks and pixels err together, so a fit
             overstates how a face differs from the mean: synthetic faces, whose truth is known, differ from
-            it by half to two thirds of what their fits do. 1 where the landmarks are exact.
+            it by about half as much as their fits do; real scans want more kept. 1 where the landmarks are
+            exact.
         final_steps: solver steps of the views alone, given the identity that is kept.
         expression_sigma: of a blendshape weight (standard deviations for a Gaussian basis).
         lighting_sigma, lighting_color_sigma: see `facefit.energy.priors.lighting_residuals`.
