@@ -9,7 +9,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from facefit_kernels.drawing import cases
 
+from benchmarks import peers
 from benchmarks.scenes import MOTIONS, Scene, head_scenes, picture, supersampled
 
 TIMES = 8  # samples a pixel along each axis
@@ -25,6 +27,7 @@ def run(smoke: bool = False) -> dict:
         relative_error: {"1": {scene: {motion: error}}, "2": ...}.
         largest_shift, largest_other: with one sample, of x, y and z and of the other motions; the same with
             `_2x2` for 2 x 2 samples.
+        sheets: see `sheets_errors`.
     """
     size = (64, 64) if smoke else (224, 224)
     scenes = head_scenes()[: 1 if smoke else None]
@@ -37,7 +40,28 @@ def run(smoke: bool = False) -> dict:
         for name, motions in (("shift", MOTIONS[:3]), ("other", MOTIONS[3:])):
             largest = max(abs(found[motion]) for found in errors[samples].values() for motion in motions)
             result[f"largest_{name}{suffix}"] = largest
+    result["sheets"] = sheets_errors()
     return result
+
+
+def sheets_errors() -> dict:
+    """{scene: {samples or peer: |ours - expected| / |expected|}} of the derivative of a weighted picture of a
+    few triangles by their shift.
+    """
+    found: dict = {}
+    for name in cases.SHEETS:
+        scene, weight = cases.sheets(name), cases.sheets_weight()
+        expected = cases.true_shift_gradient(scene)
+        gradients = {f"{n} x {n}": cases.shift_gradient(scene, n) for n in (1, 2, 4)}
+        for peer, make in peers.installed().items():
+            # It draws one side only; each of these scenes is wound one way.
+            drawn = make(
+                scene.vertices, scene.colors, scene.faces[:, ::-1], cases.SHEETS_MATRIX, cases.SHEETS_SIZE
+            )
+            gradients[peer] = np.asarray(drawn.forward_backward(weight)[0]).sum(0)
+        size = np.linalg.norm(expected)
+        found[name] = {k: round(float(np.linalg.norm(g - expected) / size), 4) for k, g in gradients.items()}
+    return found
 
 
 def relative_errors(scene: Scene, size: tuple[int, int], samples: tuple[int, ...] = (1, 2)) -> dict:

@@ -9,7 +9,9 @@ import numpy as np
 
 
 class Deodr:
-    """DEODR (de La Gorce et al. 2008): C++ on one core, edge overdraw; gradients to vertices and colours."""
+    """DEODR (de La Gorce et al. 2008): C++ on one core, edge overdraw, faces seen from behind
+    left out; gradients to vertices and colours.
+    """
 
     package = "deodr"
 

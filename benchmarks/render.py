@@ -24,7 +24,10 @@ SCALING_PIXELS = (112, 224, 448, 896)
 
 
 class Head:
-    """A head ready to be drawn: its mesh in the camera frame, its colours, and programs that draw it."""
+    """A head ready to be drawn: its mesh in the camera frame, its colours, and programs that draw it.
+
+    Faces seen from behind are left out: DEODR has no gradients without that, and all draw the same picture.
+    """
 
     def __init__(self, scene: Scene, size: tuple[int, int], batch: int = 1):
         self.size, self.batch, self.faces = size, batch, np.asarray(scene.model.faces)
@@ -37,7 +40,7 @@ class Head:
 
     def forward(self, placed, colors, faces, adjacent, implementation=None, samples=1):
         clip = clip_coordinates(placed, self.matrix, self.size)
-        return draw(clip, colors, faces, self.size, samples, implementation, adjacent)[0]
+        return draw(clip, colors, faces, self.size, samples, implementation, adjacent, cull=True)[0]
 
     def programs(self, implementation=None, samples=1):
         """Forward, and forward with gradients to vertices and colours, with the seconds to compile each."""
@@ -139,7 +142,7 @@ def soft(head: Head):
     def both(placed, colors, faces):
         def image(placed, colors):
             clip = clip_coordinates(placed, head.matrix, head.size)
-            return soft_render(clip, faces, colors, head.size, jnp.zeros(3), sigma, gamma)
+            return soft_render(clip, faces, colors, head.size, jnp.zeros(3), sigma, gamma, cull=True)
 
         drawn, back = jax.vjp(image, placed, colors)
         return back(jax.tree.map(jnp.ones_like, drawn))
@@ -172,7 +175,11 @@ def reference(head: Head, repeats: int) -> dict:
     hard, _ = compiled(
         lambda placed, faces: (
             rasterize(
-                clip_coordinates(placed, head.matrix, head.size), faces, head.size, implementation="reference"
+                clip_coordinates(placed, head.matrix, head.size),
+                faces,
+                head.size,
+                implementation="reference",
+                cull=True,
             ).face_index
         ),
         jnp.asarray(head.placed),

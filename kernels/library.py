@@ -86,8 +86,10 @@ def reason() -> str:
     return _state()[1]
 
 
-def call(name: str, result_shapes, *operands):
-    """Calls a function of the library. A batch made by `vmap` is one call; an operand that is not batched is
-    shared.
+def call(name: str, result_shapes, *operands, **attributes):
+    """Calls a function of the library; `attributes` are static. A batch made by `vmap` is one call; an
+    operand that is not batched is shared.
     """
-    return jax.ffi.ffi_call(f"facefit_{name}", result_shapes, vmap_method="expand_dims")(*operands)
+    return jax.ffi.ffi_call(f"facefit_{name}", result_shapes, vmap_method="expand_dims")(
+        *operands, **attributes
+    )

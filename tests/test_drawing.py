@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from facefit_kernels import antialias, draw, interpolate, neighbors, rasterize
-from facefit_kernels.drawing.cases import colors
+from facefit_kernels.drawing.cases import colors, sheets, shift_gradient, true_shift_gradient
 from facefit_kernels.rasterization.cases import ball_case, random_case
 
 CASE = ball_case(300, (28, 36))
@@ -107,6 +107,43 @@ def test_what_does_not_fit_is_refused(implementation):
         draw(vertices, np.ones((2, 1)), faces, (4, 4), implementation=implementation)
     with pytest.raises(ValueError, match="samples must be"):
         draw(vertices, np.ones((3, 1)), faces, (4, 4), 0, implementation=implementation)
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "most"),
+    [
+        ("one triangle", 1, 0.07),
+        ("slivers", 4, 0.25),  # up to two pixels wide and apart: one sample a pixel misses most of them
+        ("across the border", 1, 0.05),
+        ("through the camera's plane", 1, 0.03),
+        ("one before another", 1, 0.07),
+    ],
+)
+def test_the_gradient_of_a_shift_is_that_of_the_supersampled_picture(
+    both_implementations, name, samples, most
+):
+    scene = sheets(name)
+    expected = true_shift_gradient(scene)
+    error = np.linalg.norm(shift_gradient(scene, samples) - expected)
+    assert error < most * np.linalg.norm(expected)
+
+
+@pytest.mark.slow
+def test_a_large_mesh_is_drawn_on_a_high_and_narrow_picture(both_implementations):
+    case = ball_case(200_000, (4096, 96))
+    values = colors(case)
+
+    def drawn(name):
+        def total(v):
+            image, coverage = draw(v, values, case.faces, case.size, 1, name)
+            return jnp.sum(image**2), (image, coverage)
+
+        return jax.jit(jax.grad(total, has_aux=True))(case.vertices_clip)
+
+    (gradient, (image, coverage)), (slope, (expected, _)) = drawn("native"), drawn("reference")
+    assert np.mean(np.abs(np.asarray(image) - np.asarray(expected)).max(-1) > 1e-2) < 1e-3
+    assert 0.2 < np.mean(coverage) < 0.95
+    assert np.all(np.isfinite(gradient)) and np.all(np.isfinite(slope))
 
 
 def scenes_are_sound(seeds) -> None:

@@ -5,16 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from training_runs import curve, noise_data, train, train_and_kill
 
 from facefit.cli import main
 from facefit.encoder import dataset
+from facefit.encoder.coefficients import Coefficients
+from facefit.encoder.losses import project_landmarks
 from facefit.encoder.networks import make_encoder
+from facefit.encoder.surface import encoder_surface
 from facefit.encoder.weights import TrainedEncoder, save_encoder
-from facefit.model import at_points, find_model, vertices
-from facefit.render import intrinsics, project, to_camera
+from facefit.metrics import nme_box
+from facefit.model import find_model
+from facefit.photo.face_crop import NETWORK_SHARE
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "facefit" / "data" / "astronaut.jpg"
@@ -74,7 +79,11 @@ def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
 
 
 def test_photographs_learn_from_their_fits(tmp_path):
-    """A rendering whose truth is hidden gets labels that put the face where it is."""
+    """A rendering whose truth is hidden gets labels that put the face where and as it was turned.
+
+    Whether a single face's shape comes out nearer to the truth than the mean face's is not for certain, so
+    that is measured over many (see the README), not asserted over two.
+    """
     pytest.importorskip("grain")
     shown, hidden, fitted = (tmp_path / name for name in ("shown", "hidden", "fitted"))
     assert main(["synth", "-o", str(shown), "--count", "2", "--per-person", "1", "--seed", "7"]) == 0
@@ -93,13 +102,12 @@ def test_photographs_learn_from_their_fits(tmp_path):
     assert done.returncode == 0, done.stderr
     found = dataset.read_dataset(fitted)
     assert found.labelled and list(found.split) == list(data.split)
-    model = find_model("open")
-    marks, size = at_points(model, model.landmarks68), data.facts["size"]
-    for index, known in enumerate(data.landmarks):
-        label = {name: values[index] for name, values in found.truth.items()}
-        face = vertices(marks, label["identity"], label["expression"])
-        placed = to_camera(face, label["rotation"], label["translation"])
-        seen = project(placed, intrinsics(label["focal"], np.float32([size / 2, size / 2])))
-        # The detector's own errors, which a fit follows, are 2 % of the face's box.
-        assert np.linalg.norm(seen - known, axis=1).mean() < 0.05 * np.ptp(known, axis=0).max()
-        assert np.linalg.norm(label["rotation"] - data.truth["rotation"][index]) < 0.2
+    labels = Coefficients(**{name: found.truth[name] for name in dataset.TRUTH if name != "focal"})
+    size = NETWORK_SHARE * data.facts["size"]  # a network sees the middle of a stored crop
+    points = project_landmarks(encoder_surface(find_model("open")), labels, size)
+    points = np.asarray(points) + (data.facts["size"] - size) / 2
+    for mine, marks in zip(points, data.landmarks, strict=True):
+        assert nme_box(mine, marks, (*marks.min(0), *marks.max(0))) < 5  # percent
+    for mine, truth in zip(found.truth["rotation"], data.truth["rotation"], strict=True):
+        difference = cv2.Rodrigues(mine)[0].T @ cv2.Rodrigues(truth)[0]
+        assert np.degrees(np.arccos((np.trace(difference) - 1) / 2)) < 12

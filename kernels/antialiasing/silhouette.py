@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from facefit_kernels.rasterization.reference import edge_tie, rounded, screen_vertices
+from facefit_kernels.rasterization.reference import cross, edge_tie, facing, rounded, screen_vertices
 from jaxtyping import Array, Bool, Float, Int
 
 # Triangles that a walk from one centre to the next passes at most; the native kernel has the same limit.
@@ -17,10 +17,6 @@ CONTINUOUS, UNKNOWN_EDGE = -1, -2
 # short, and the others wait until they can go on together.
 _CHUNK_PAIRS = 256
 _SHORT_WALK = 5
-
-
-def _cross(ax, ay, bx, by):
-    return rounded(ax * by) - rounded(ay * bx)
 
 
 def _pick(values: Array, column: Array) -> Array:
@@ -59,8 +55,8 @@ def _walk(
         r, w = relative(v), v[..., 3]
         there = v[..., :2] - rounded(relative_to_end * v[..., 3:])
         pairs = ((1, 2), (2, 0), (0, 1))
-        edge = [_cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]) for i, j in pairs]
-        beyond = [_cross(there[:, i, 0], there[:, i, 1], there[:, j, 0], there[:, j, 1]) for i, j in pairs]
+        edge = [cross(r[:, i, 0], r[:, i, 1], r[:, j, 0], r[:, j, 1]) for i, j in pairs]
+        beyond = [cross(there[:, i, 0], there[:, i, 1], there[:, j, 0], there[:, j, 1]) for i, j in pairs]
         total = (rounded(edge[0] * w[:, 0]) + rounded(edge[1] * w[:, 1])) + rounded(edge[2] * w[:, 2])
         own = facings[face]
         sign = jnp.where(jnp.where(own != 0, own, total) < 0, -1.0, 1.0)
@@ -84,9 +80,9 @@ def _walk(
         p, q, t = vertices[a], vertices[b], vertices[third]
         (rp, rq, rt) = (relative(u[:, None])[:, 0] for u in (p, q, t))
         side = (
-            rounded(_cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
-            + rounded(_cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3])
-        ) + rounded(_cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3])
+            rounded(cross(rp[:, 0], rp[:, 1], rq[:, 0], rq[:, 1]) * t[:, 3])
+            + rounded(cross(rq[:, 0], rq[:, 1], rt[:, 0], rt[:, 1]) * p[:, 3])
+        ) + rounded(cross(rt[:, 0], rt[:, 1], rp[:, 0], rp[:, 1]) * q[:, 3])
         # Where the surface goes on, the next triangle is seen from the same side (wound the other way if
         # both run through the edge in the same direction).
         sides = rounded(own * facings[jnp.where(boundary, 0, following)])
@@ -130,15 +126,6 @@ def _walk(
     state = jax.lax.while_loop(lambda s: (s[0] < longest) & jnp.any(s[1]), body, state)
     _, goes_on, ends, last, _, a, b, depth = state
     return goes_on, ends, jnp.where(valid, last, -1), a, b, depth
-
-
-def facing(vertices: Float[Array, "V 4"], faces: Int[Array, "F 3"]) -> Float[Array, " F"]:
-    """Twice the area of each triangle in pixels, signed by the side that is seen; zero where a corner is not
-    in front of the camera.
-    """
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = _cross(b[:, 0] - a[:, 0], b[:, 1] - a[:, 1], c[:, 0] - a[:, 0], c[:, 1] - a[:, 1])
-    return jnp.where((a[:, 3] == 1) & (b[:, 3] == 1) & (c[:, 3] == 1), area, 0.0)
 
 
 def _wound_alike(faces: Int[Array, "F 3"], adjacent: Int[Array, "F 3"]) -> Bool[Array, "F 3"]:
@@ -218,7 +205,7 @@ def crossings(
         return jnp.full((height, width, 2, 2), -1, jnp.int32)
     vertices = screen_vertices(jax.lax.stop_gradient(vertices_clip), face_index.shape)
     exists = jnp.all((faces >= 0) & (faces < vertices.shape[0]), axis=-1)
-    side, alike = facing(vertices, faces), _wound_alike(faces, adjacent)
+    side, alike = facing(vertices[faces]), _wound_alike(faces, adjacent)
     inner = jnp.where(_rim(faces, alike, side, vertices.shape[0])[faces], -1, faces)
     shown = jnp.where((face_index >= 0) & exists[jnp.maximum(face_index, 0)], face_index, -1)
     corners = jnp.where(shown[..., None] >= 0, inner[jnp.maximum(shown, 0)], -1)

@@ -1,6 +1,8 @@
 // Loops of antialiasing on the CPU: neighbours of faces, the edges between pixels, the blend and its derivatives.
 #pragma once
 
+#include <cstring>
+
 #include "rasterization.h"
 #include "silhouette.h"
 
@@ -48,15 +50,22 @@ class Sides {
  public:
   Sides(int64_t B, int64_t V, int64_t F) : V_(V), F_(F), area_(B * F), ends_(B * F), rim_(B * V) {}
 
-  // A function of a face of batch element b and its corners (null where one does not exist) that looks at the face.
-  auto look(int64_t b, const Vertex* screen, const int32_t* faces, const int32_t* neighbor) {
+  // A function of a face of batch element b and its corners (null where one does not exist) that looks at the face and
+  // returns whether it may be drawn. Culled faces end nothing: where one has a neighbour that is drawn, that is seen from
+  // its other side.
+  auto look(int64_t b, const Vertex* screen, const int32_t* faces, const int32_t* neighbor, bool cull) {
     const Mesh mesh = {screen, faces, neighbor, nullptr, nullptr, V_, F_};
     float* area = &area_[b * F_];
     uint8_t* ends = &ends_[b * F_];
-    return [mesh, area, ends](int64_t i, const int32_t* k) {
-      area[i] = k ? facing(mesh.screen[k[0]], mesh.screen[k[1]], mesh.screen[k[2]]) : 0.0f;
+    return [mesh, area, ends, cull](int64_t i, const int32_t* k) {
+      area[i] = 0, ends[i] = 0;
+      if (!k) return false;
+      const Vertex &p = mesh.screen[k[0]], &q = mesh.screen[k[1]], &r = mesh.screen[k[2]];
+      area[i] = facing(p, q, r);
+      if (cull && (area[i] > 0 || (area[i] == 0 && seen_from_behind(p, q, r)))) return false;
       auto end = [&](int j) { return !wound_alike(mesh, (int32_t)i, j); };
-      if (k) ends[i] = end(0) | end(1) << 1 | end(2) << 2;
+      ends[i] = end(0) | end(1) << 1 | end(2) << 2;
+      return true;
     };
   }
 
@@ -105,12 +114,12 @@ struct Row {
 // Which pixels show another face than their partners, `shift` further on in the other row, without sharing a corner that
 // is not on the rim: there alone the surface may end. Nearly all share one, so this is for a compiler to do for several
 // pixels at once.
-inline void find_apart(const Row& row, const Row& other, int64_t shift, std::vector<int32_t>& apart) {
+inline void find_apart(const Row& row, const Row& other, int64_t shift, std::vector<uint8_t>& apart) {
   const int32_t *f = row.face.data(), *g = other.face.data() + shift;
   const int32_t *a = row.corner[0].data(), *b = row.corner[1].data(), *c = row.corner[2].data();
   const int32_t *p = other.corner[0].data() + shift, *q = other.corner[1].data() + shift,
                 *r = other.corner[2].data() + shift;
-  int32_t* out = apart.data();
+  uint8_t* out = apart.data();
   const int64_t count = (int64_t)row.face.size() - shift;
   for (int64_t x = 0; x < count; ++x) {
     const int32_t first = ((a[x] == p[x]) | (a[x] == q[x]) | (a[x] == r[x])) & (a[x] >= 0);
@@ -120,26 +129,38 @@ inline void find_apart(const Row& row, const Row& other, int64_t shift, std::vec
   }
 }
 
+// Calls each(x) for the pixels below `count` that are apart. They are few: eight are passed over at once.
+template <typename Each>
+inline void every_apart(const std::vector<uint8_t>& apart, int64_t count, const Each& each) {
+  for (int64_t x = 0; x < count; x += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, apart.data() + x, sizeof eight);
+    if (!eight) continue;
+    for (int64_t i = x; i < std::min(x + 8, count); ++i)
+      if (apart[i]) each(i);
+  }
+}
+
 // The edges between the pixels of the rows y0 to y1 (excluded) and the next ones to the right and below.
 FACEFIT_FOR_AVX2_TOO inline void crossings_of_rows(const Mesh& mesh, const int32_t* shown, int64_t H, int64_t W, int64_t y0, int64_t y1,
                               int32_t* edges) {
   std::fill(edges + 4 * W * y0, edges + 4 * W * y1, kContinuous);
   Row here(W), below(W);
-  std::vector<int32_t> apart(W);
+  std::vector<uint8_t> apart(W + 8);
   if (y0 < y1) below.look(mesh, shown + y0 * W);
   for (int64_t y = y0; y < y1; ++y) {
     std::swap(here, below);
     int32_t* edge = edges + 4 * W * y;
     find_apart(here, here, 1, apart);
-    for (int64_t x = 0; x + 1 < W; ++x)
-      if (apart[x])
-        discontinuity(mesh, here.face[x], here.face[x + 1], x + 0.5f, y + 0.5f, 1, 0, edge + 4 * x, edge + 4 * x + 1);
+    every_apart(apart, W - 1, [&](int64_t x) {
+      discontinuity(mesh, here.face[x], here.face[x + 1], x + 0.5f, y + 0.5f, 1, 0, edge + 4 * x, edge + 4 * x + 1);
+    });
     if (y + 1 == H) continue;
     below.look(mesh, shown + (y + 1) * W);
     find_apart(here, below, 0, apart);
-    for (int64_t x = 0; x < W; ++x)
-      if (apart[x])
-        discontinuity(mesh, here.face[x], below.face[x], x + 0.5f, y + 0.5f, 0, 1, edge + 4 * x + 2, edge + 4 * x + 3);
+    every_apart(apart, W, [&](int64_t x) {
+      discontinuity(mesh, here.face[x], below.face[x], x + 0.5f, y + 0.5f, 0, 1, edge + 4 * x + 2, edge + 4 * x + 3);
+    });
   }
 }
 
@@ -163,7 +184,7 @@ inline ffi::Error crossings(Team team, Floats vertices, Ints faces, Ints neighbo
   team.each(B * chunks, [&](int64_t task) {
     const int64_t b = task / chunks, c = task % chunks;
     const int32_t* k;
-    const auto look = sides.look(b, &screen[b * V], f.at(b), n.at(b));
+    const auto look = sides.look(b, &screen[b * V], f.at(b), n.at(b), false);
     for (int64_t i = F * c / chunks; i < F * (c + 1) / chunks; ++i)
       look(i, corners_of(f.at(b), F, V, i, &k) ? k : nullptr);
   });

@@ -14,7 +14,8 @@ using namespace facefit;
 #define FACEFIT_POOL ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_rasterize, rasterize,
-                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Ret<Ints>().Ret<Floats>().Ret<Floats>());
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Attr<bool>("cull").Ret<Ints>().Ret<Floats>()
+                                  .Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_surface_forward, surface_forward,
     FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
@@ -22,7 +23,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_surface_backward, surface_backward,
     FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_fragments, fragments,
-                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Floats>()
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Attr<bool>("cull").Ret<Ints>().Ret<Floats>()
                                   .Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_fragments_backward, fragments_backward,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Arg<Floats>()
@@ -62,14 +63,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_texture_backward, texture_backward,
                                   .Arg<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render, soft_render,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                                  .Arg<Floats>().Ret<Ints>().Ret<Floats>().Ret<Floats>());
+                                  .Arg<Floats>().Attr<bool>("cull").Ret<Ints>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_soft_render_backward, soft_render_backward,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
                                   .Arg<Ints>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>()
                                   .Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw, draw,
-                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Ints>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>());
+                              FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Attr<bool>("cull").Ret<Ints>()
+                                  .Ret<Ints>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw_forward, draw_forward,
                               FACEFIT_POOL.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>()
                                   .Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());

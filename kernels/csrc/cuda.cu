@@ -13,7 +13,8 @@ using namespace facefit;
 #define FACEFIT_STREAM ffi::Ffi::Bind().Ctx<ffi::PlatformStream<cudaStream_t>>().Ctx<ffi::ScratchAllocator>()
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_rasterize, rasterize,
-                              FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Ret<Ints>().Ret<Floats>().Ret<Floats>());
+                              FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Attr<bool>("cull").Ret<Ints>().Ret<Floats>()
+                                  .Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_surface_forward, surface_forward,
     FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
@@ -40,8 +41,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     facefit_blend_backward, blend_backward,
     FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw, draw,
-                              FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Ret<Ints>().Ret<Ints>()
-                                  .Ret<Floats>().Ret<Floats>().Ret<Floats>());
+                              FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>().Attr<bool>("cull").Ret<Ints>()
+                                  .Ret<Ints>().Ret<Floats>().Ret<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(facefit_draw_forward, draw_forward,
                               FACEFIT_STREAM.Arg<Floats>().Arg<Ints>().Arg<Floats>().Arg<Ints>().Arg<Ints>().Arg<Floats>()
                                   .Arg<Floats>().Arg<Floats>().Ret<Floats>().Ret<Floats>());

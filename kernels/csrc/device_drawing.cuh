@@ -117,11 +117,11 @@ struct Join {
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), attributes (V, C) -> face_index (H, W), edges (H, W, 2, 2),
 // hard (H, W, C + 1) of the fine picture; and the picture (H / s, W / s, C) and its coverage.
 inline ffi::Error draw(cudaStream_t stream, ffi::ScratchAllocator scratch, Floats vertices, Ints faces, Ints neighbor,
-                       Floats attributes, IntResult face_index, IntResult edges, FloatResult hard, FloatResult image,
-                       FloatResult coverage) {
+                       Floats attributes, bool cull, IntResult face_index, IntResult edges, FloatResult hard,
+                       FloatResult image, FloatResult coverage) {
   Call call(stream, scratch);
   const Batch batch(*coverage, 2);
-  const Meshes mesh = meshes_of(batch, vertices, faces, axis(*face_index, 1), axis(*face_index, 0));
+  const Meshes mesh = meshes_of(batch, vertices, faces, axis(*face_index, 1), axis(*face_index, 0), cull);
   const int64_t B = batch.count(), pixels = (int64_t)mesh.H * mesh.W;
   if (coverage->element_count() == 0) return ffi::Error::Success();
   const SeenSides sides = {batch.part<int32_t>(neighbor, 2), call.memory<float>(B * mesh.F),

@@ -16,6 +16,7 @@ struct Meshes {
   Part<int32_t> faces;
   int64_t V, F;
   int H, W;
+  bool cull;  // faces seen from behind are not drawn
 
   __device__ bool corners(int64_t b, int64_t face, const int32_t** k) const {
     return corners_of(faces.at(b), F, V, face, k);
@@ -83,6 +84,7 @@ struct LookAtFaces {
     const Vertex* s = screen + b * mesh.V;
     const Vertex p = s[k[0]], q = s[k[1]], r = s[k[2]];
     if (Sides) look(b, face, k, facing(p, q, r));
+    if (mesh.cull && seen_from_behind(p, q, r)) return;
     const Bounds window = bounds(p, q, r, mesh.W, mesh.H);
     const int columns = window.last_x - window.first_x + 1, rows = window.last_y - window.first_y + 1;
     if (columns <= 0 || rows <= 0) return;
@@ -201,10 +203,11 @@ struct WriteFragments {
   }
 };
 
-inline Meshes meshes_of(const Batch& batch, const Floats& vertices, const Ints& faces, int64_t H, int64_t W) {
+inline Meshes meshes_of(const Batch& batch, const Floats& vertices, const Ints& faces, int64_t H, int64_t W,
+                        bool cull = false) {
   const auto v = vertices.dimensions(), f = faces.dimensions();
   return {batch.part<float>(vertices, 2), batch.part<int32_t>(faces, 2), v[v.size() - 2], f[f.size() - 2], (int)H,
-          (int)W};
+          (int)W, cull};
 }
 
 // The axis of a buffer, counted from the last: 0.
@@ -216,10 +219,10 @@ int64_t axis(const Buffer& buffer, int64_t from_last) {
 
 // vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
 inline ffi::Error rasterize(cudaStream_t stream, ffi::ScratchAllocator scratch, Floats vertices, Ints faces,
-                            IntResult face_index, FloatResult barycentric, FloatResult depth) {
+                            bool cull, IntResult face_index, FloatResult barycentric, FloatResult depth) {
   Call call(stream, scratch);
   const Batch batch(*face_index, 2);
-  const Meshes mesh = meshes_of(batch, vertices, faces, axis(*face_index, 1), axis(*face_index, 0));
+  const Meshes mesh = meshes_of(batch, vertices, faces, axis(*face_index, 1), axis(*face_index, 0), cull);
   if (face_index->element_count() == 0) return ffi::Error::Success();
   const Visible visible = visible_faces(call, mesh, batch.count());
   every(call, (int64_t)mesh.H * mesh.W, batch.count(),

@@ -189,7 +189,7 @@ FACEFIT_FOR_AVX2_TOO inline void shade_backward_rows(const Drawn& d, const float
 
 // vertices (V, 4), faces (F, 3), neighbors (F, 3), attributes (V, C) -> what the derivatives need, of the fine picture:
 // face_index (H, W), edges (H, W, 2, 2), hard (H, W, C + 1); and the picture (H / s, W / s, C) and its coverage.
-inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Floats attributes,
+inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Floats attributes, bool cull,
                        IntResult face_index, IntResult edges, FloatResult hard, FloatResult image,
                        FloatResult coverage) {
   const Batch batch(*coverage, 2);
@@ -213,7 +213,7 @@ inline ffi::Error draw(Team team, Floats vertices, Ints faces, Ints neighbor, Fl
   const auto begins = begins_of_bands(rows, bands, samples);
   Sides sides(B, V, F);
   const Windows windows(team, screen, f, B, V, (int)W, begins, kNoBlur, [&](int64_t b) {
-    return sides.look(b, &screen[b * V], f.at(b), n.at(b));
+    return sides.look(b, &screen[b * V], f.at(b), n.at(b), cull);
   });
   auto in_bands = [&](auto each) {
     team.each(B * bands, [&](int64_t task) {

@@ -150,7 +150,7 @@ constexpr int64_t kListRows = 16;
 // Calls each(b, band) for every band of every batch element of (H, W, K) results.
 template <typename Each>
 inline void every_band(Team& team, const Batch& batch, int height, int width, int64_t K,
-                       const Floats& vertices, const Ints& faces, const Floats& blur, const Each& each) {
+                       const Floats& vertices, const Ints& faces, const Floats& blur, bool cull, const Each& each) {
   const auto v = operand<float>(vertices, batch, 2);
   const auto f = operand<int32_t>(faces, batch, 2);
   const auto radius = operand<float>(blur, batch, 0);
@@ -158,7 +158,7 @@ inline void every_band(Team& team, const Batch& batch, int height, int width, in
   const Screen screen(team, v, B, 0.5f * width, 0.5f * height);
   const auto begins = begins_of_bands(height, bands);
   const auto blur_of = [&](int64_t b) { return *radius.at(b); };
-  const Windows windows(team, screen.vertex, f, B, V, width, begins, blur_of, kNothingElse);
+  const Windows windows(team, screen.vertex, f, B, V, width, begins, blur_of, all_faces(screen.vertex, V, cull));
   team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, k = task % bands;
     Band band(begins[k], begins[k + 1] - 1, width, K);
@@ -171,7 +171,7 @@ inline void every_band(Team& team, const Batch& batch, int height, int width, in
 
 // vertices (V, 4), faces (F, 3), blur () -> face_index (H, W, K), barycentric (H, W, K, 3), depth and signed distance
 // (H, W, K)
-inline ffi::Error fragments(Team team, Floats vertices, Ints faces, Floats blur, IntResult face_index,
+inline ffi::Error fragments(Team team, Floats vertices, Ints faces, Floats blur, bool cull, IntResult face_index,
                             FloatResult barycentric, FloatResult depth, FloatResult distance) {
   const Batch batch(*face_index, 3);
   if (face_index->element_count() == 0) return ffi::Error::Success();
@@ -179,7 +179,7 @@ inline ffi::Error fragments(Team team, Floats vertices, Ints faces, Floats blur,
   const int64_t rank = face_index->dimensions().size();
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
   const int64_t K = face_index->dimensions()[rank - 1];
-  every_band(team, batch, height, width, K, vertices, faces, blur, [&](int64_t b, const Band& band) {
+  every_band(team, batch, height, width, K, vertices, faces, blur, cull, [&](int64_t b, const Band& band) {
     int64_t to = K * width * (b * height + band.first);
     for (int64_t pixel = 0; pixel < band.pixels; ++pixel)
       for (int64_t k = 0; k < K; ++k, ++to) {

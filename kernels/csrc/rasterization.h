@@ -47,19 +47,27 @@ inline std::vector<int> begins_of_bands(int64_t rows, int64_t bands, int64_t sam
   return begins;
 }
 
-// What `Windows` is given where faces end at their edges, and where nothing else is done with them.
+// What `Windows` is given where faces end at their edges.
 constexpr auto kNoBlur = [](int64_t) { return 0.0f; };
-constexpr auto kNothingElse = [](int64_t) { return [](int64_t, const int32_t*) {}; };
+
+// What it is given to draw all faces that exist, or those of them that are not seen from behind.
+inline auto all_faces(const Array<Vertex>& screen, int64_t V, bool cull) {
+  return [&screen, V, cull](int64_t b) {
+    return [s = screen.data() + b * V, cull](int64_t, const int32_t* k) {
+      return k && !(cull && seen_from_behind(s[k[0]], s[k[1]], s[k[2]]));
+    };
+  };
+}
 
 // Where the faces of a batch may be seen, and which of them in each of several bands of rows. Band k begins at row
 // begins[k], the last one ends before begins.back().
 class Windows {
  public:
-  // Faces reach blur(b) pixels beyond their edges. What `also(b)` returns is called with every face of batch element b and
-  // its corners, null where it names a vertex that does not exist.
-  template <typename Faces, typename Blur, typename Also>
+  // Faces reach blur(b) pixels beyond their edges. What `drawn(b)` returns tells of every face of batch element b, given its
+  // corners, null where it names a vertex that does not exist, whether it is drawn.
+  template <typename Faces, typename Blur, typename Drawn>
   Windows(Team& team, const Array<Vertex>& screen, const Faces& f, int64_t B, int64_t V, int width,
-          const std::vector<int>& begins, const Blur& blur, const Also& also)
+          const std::vector<int>& begins, const Blur& blur, const Drawn& drawn)
       : F_(f.dim(0)), chunks_(chunk_count(B)), bands_((int64_t)begins.size() - 1), box_(B * F_),
         faces_(B * chunks_ * bands_) {
     const int height = begins.back();
@@ -70,7 +78,7 @@ class Windows {
       const Vertex* s = screen.data() + b * V;
       const int32_t *triangles = f.at(b), *band_at = band_of.data();
       Bounds* box = &box_[b * F_];
-      const auto look = also(b);
+      const auto is_drawn = drawn(b);
 #ifdef FACEFIT_FOUR_AT_ONCE
       const FourBounds all(width, height, blur(b));
       auto bounds_of = [&](const Vertex& p, const Vertex& q, const Vertex& r) { return all.of(p, q, r); };
@@ -84,8 +92,7 @@ class Windows {
       for (int64_t i = first; i < last; ++i) {
         const int32_t* k;
         const bool there = corners_of(triangles, F, V, i, &k);
-        look(i, there ? k : nullptr);
-        if (!there) continue;
+        if (!is_drawn(i, there ? k : nullptr)) continue;
         const Bounds r = box[i] = bounds_of(s[k[0]], s[k[1]], s[k[2]]);
         if (r.first_x > r.last_x || r.first_y > r.last_y) continue;
         for (int32_t band = band_at[r.first_y]; band <= band_at[r.last_y]; ++band) lists[band].push_back((int32_t)i);
@@ -144,7 +151,7 @@ FACEFIT_FOR_AVX2_TOO inline void nearest_faces(const Vertex* s, const int32_t* t
 }
 
 // vertices (V, 4), faces (F, 3) -> face_index (H, W), barycentric (H, W, 3), depth (H, W)
-inline ffi::Error rasterize(Team team, Floats vertices, Ints faces, IntResult face_index,
+inline ffi::Error rasterize(Team team, Floats vertices, Ints faces, bool cull, IntResult face_index,
                             FloatResult barycentric, FloatResult depth) {
   const Batch batch(*face_index, 2);
   const auto v = operand<float>(vertices, batch, 2);
@@ -159,7 +166,7 @@ inline ffi::Error rasterize(Team team, Floats vertices, Ints faces, IntResult fa
   const auto screen = screen_vertices(team, v, B, half_x, half_y);
   const auto begins = begins_of_bands(height, band_count(height, B));
   const int64_t bands = (int64_t)begins.size() - 1;
-  const Windows windows(team, screen, f, B, V, width, begins, kNoBlur, kNothingElse);
+  const Windows windows(team, screen, f, B, V, width, begins, kNoBlur, all_faces(screen, V, cull));
   team.each(B * bands, [&](int64_t task) {
     const int64_t b = task / bands, band = task % bands;
     const int first = begins[band], last = begins[band + 1] - 1;

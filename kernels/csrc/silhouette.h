@@ -19,12 +19,6 @@ struct Mesh {
   int64_t vertex_count, face_count;
 };
 
-// Twice the area of a triangle, signed by the side that is seen; zero where a corner is not in front of the camera.
-FACEFIT_BOTH float facing(const Vertex& a, const Vertex& b, const Vertex& c) {
-  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) return 0.0f;
-  return edge_function(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y);
-}
-
 // How a walk ended: the surface reaches the other centre in `face`, or ends before it at `position` (0 to 1) on the
 // edge from vertex `a` to vertex `b`.
 struct Walk {

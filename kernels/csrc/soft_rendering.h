@@ -82,7 +82,7 @@ FACEFIT_FOR_AVX2_TOO void blend_band(const Band& band, const float* attributes, 
 // vertices (V, 4), faces (F, 3), attributes (V, C), background (H, W, C), softness (2), blur () ->
 // face_index (H, W, K), image (H, W, C), coverage (H, W)
 inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats attributes, Floats background,
-                              Floats softness, Floats blur, IntResult face_index, FloatResult image,
+                              Floats softness, Floats blur, bool cull, IntResult face_index, FloatResult image,
                               FloatResult coverage) {
   const Batch batch(*face_index, 3);
   if (face_index->element_count() == 0) return ffi::Error::Success();
@@ -94,7 +94,7 @@ inline ffi::Error soft_render(Team team, Floats vertices, Ints faces, Floats att
   const int height = (int)face_index->dimensions()[rank - 3], width = (int)face_index->dimensions()[rank - 2];
   const int64_t K = face_index->dimensions()[rank - 1], channels = a.dim(1);
   const PaddedRows values(team, a, batch.count());
-  every_band(team, batch, height, width, K, vertices, faces, blur, [&](int64_t b, const Band& band) {
+  every_band(team, batch, height, width, K, vertices, faces, blur, cull, [&](int64_t b, const Band& band) {
     const int64_t begin = (int64_t)width * band.first, to = b * height * width + begin;
     with_lengths(values.length, channels, [&](auto length, auto C) {
       blend_band(band, values.at(b), f.at(b), bg.at(b) + C * begin, length, C, 1 / soft.at(b)[0], 1 / soft.at(b)[1],

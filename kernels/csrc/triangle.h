@@ -50,6 +50,20 @@ FACEFIT_BOTH Vertex screen_vertex(const float* clip, float half_width, float hal
 // Twice the signed area that an edge spans with the pixel's centre; corners are relative to the centre.
 FACEFIT_BOTH float edge_function(float ax, float ay, float bx, float by) { return ax * by - ay * bx; }
 
+// Twice the area of a triangle, signed by the side that is seen; zero where a corner is not in front of the camera.
+FACEFIT_BOTH float facing(const Vertex& a, const Vertex& b, const Vertex& c) {
+  if (!(a.w == 1.0f && b.w == 1.0f && c.w == 1.0f)) return 0.0f;
+  return edge_function(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y);
+}
+
+// Whether a triangle is seen from behind: its corners go round clockwise in the picture.
+FACEFIT_BOTH bool seen_from_behind(const Vertex& a, const Vertex& b, const Vertex& c) {
+  if (a.w == 1.0f && b.w == 1.0f && c.w == 1.0f) return facing(a, b, c) > 0;
+  const float ab = edge_function(a.x, a.y, b.x, b.y), bc = edge_function(b.x, b.y, c.x, c.y);
+  const float ca = edge_function(c.x, c.y, a.x, a.y);
+  return (ab * c.w + bc * a.w) + ca * b.w > 0;
+}
+
 // What stands for the sign of an edge function that is exactly zero: the centre counts as one a little to the right,
 // and on a horizontal edge a little below.
 FACEFIT_BOTH float edge_tie(const Vertex& a, const Vertex& b) {

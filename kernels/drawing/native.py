@@ -19,8 +19,8 @@ def _integer(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.int32)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
-def _draw(vertices, attributes, faces, adjacent, size, samples):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
+def _draw(vertices, attributes, faces, adjacent, size, samples, cull):
     height, width = samples * size[0], samples * size[1]
     channels = attributes.shape[-1]
     shapes = (
@@ -30,7 +30,7 @@ def _draw(vertices, attributes, faces, adjacent, size, samples):
         _float(*size, channels),
         _float(*size),
     )
-    return call("draw", shapes, vertices, faces, adjacent, attributes)
+    return call("draw", shapes, vertices, faces, adjacent, attributes, cull=cull)
 
 
 def _forward(size, residuals, operands):
@@ -51,9 +51,9 @@ def _forward_of(size):
 
 
 @_draw.defjvp
-def _draw_jvp(size, samples, primals, tangents):
+def _draw_jvp(size, samples, cull, primals, tangents):
     vertices, attributes, faces, _ = primals
-    results = face_index, edges, hard, _, _ = _draw(*primals, size, samples)
+    results = face_index, edges, hard, _, _ = _draw(*primals, size, samples, cull)
     residuals = (vertices, faces, attributes, face_index, edges, hard)
     moved = linear_map(_forward_of(size), _transpose, residuals, tangents[:2])
     none = jnp.zeros(face_index.shape, jax.dtypes.float0), jnp.zeros(edges.shape, jax.dtypes.float0)
@@ -67,7 +67,8 @@ def draw(
     adjacent: Int[Array, "F 3"],
     size: tuple[int, int],
     samples: int,
+    cull: bool = False,
 ) -> tuple[Float[Array, "H W C"], Float[Array, "H W"]]:
     """The picture and its coverage; see `op.draw`."""
-    _, _, _, image, coverage = _draw(vertices_clip, attributes, faces, adjacent, size, samples)
+    _, _, _, image, coverage = _draw(vertices_clip, attributes, faces, adjacent, size, samples, cull)
     return image, coverage

@@ -19,6 +19,7 @@ def draw(
     samples: int = 1,
     implementation: Implementation = None,
     adjacent: Int[Array, "F 3"] | None = None,
+    cull: bool = False,
 ) -> tuple[Float[Array, "H W C"], Float[Array, "H W"]]:
     """Draws a mesh: `rasterize`, `interpolate` and `antialias`, one after the other, and their derivatives.
 
@@ -26,13 +27,14 @@ def draw(
     on a CPU. Use the single operations where fragments are wanted or a pixel's colour is not linear in
     attributes.
 
-    vertices_clip, faces, size: as in `rasterize`. attributes: (V, C) float32. samples: the picture is drawn
-    and antialiased with that many pixels along each axis for one of the result, and averaged; static. With 1
-    what is thinner than a pixel (the gap of barely open lips) is sometimes not seen, and then has no
+    vertices_clip, faces, size, cull: as in `rasterize`. attributes: (V, C) float32. samples: the picture is
+    drawn and antialiased with that many pixels along each axis for one of the result, and averaged; static.
+    With 1 what is thinner than a pixel (the gap of barely open lips) is sometimes not seen, and then has no
     gradient; 2 costs about three times as much. adjacent: `neighbors(faces)`, found here where it is None.
 
     Returns the picture (H, W, C), zero where nothing is, and the coverage (H, W), one inside, zero outside
-    and between at silhouettes; over a background: picture + (1 - coverage) * background.
+    and between at silhouettes; over a background: picture + (1 - coverage) * background. Where surfaces cut
+    through each other there is no edge, and the line's motion has no gradient.
 
     Differentiable in `vertices_clip` and `attributes`, visibility included, in forward and reverse mode, to
     first order. Batched by `vmap`. Raises ValueError for shapes that do not fit.
@@ -56,5 +58,5 @@ def draw(
     if resolve(implementation, "draw") == "native":
         from facefit_kernels.drawing import native
 
-        return native.draw(vertices_clip, attributes, faces, adjacent, size, samples)
-    return reference.draw(vertices_clip, attributes, faces, adjacent, size, samples)
+        return native.draw(vertices_clip, attributes, faces, adjacent, size, samples, bool(cull))
+    return reference.draw(vertices_clip, attributes, faces, adjacent, size, samples, bool(cull))

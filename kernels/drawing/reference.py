@@ -18,11 +18,13 @@ def draw(
     adjacent: Int[Array, "F 3"],
     size: tuple[int, int],
     samples: int,
+    cull: bool = False,
 ) -> tuple[Float[Array, "H W C"], Float[Array, "H W"]]:
     """The picture and its coverage; see `op.draw`."""
     height, width = size
     fine = (samples * height, samples * width)
-    face_index = rasterization.visible_faces(jax.lax.stop_gradient(vertices_clip), faces, fine)[..., 0]
+    fixed = jax.lax.stop_gradient(vertices_clip)
+    face_index = rasterization.visible_faces(fixed, faces, fine, cull=cull)[..., 0]
     barycentric, depth = rasterization.surface(vertices_clip, faces, face_index)
     fragments = Fragments(
         face_index[..., None], barycentric[..., None, :], depth[..., None], jnp.zeros_like(depth)[..., None]

@@ -84,6 +84,7 @@ def rasterize(
     size: tuple[int, int],
     fragments: int = 1,
     blur: float = 0.0,
+    cull: bool = False,
 ) -> Fragments:
     """The nearest fragments of every pixel; see `op.rasterize`."""
     fixed = jax.lax.stop_gradient(vertices_clip)
@@ -100,6 +101,7 @@ def rasterize(
             fixed,
             faces,
             jnp.asarray(blur, _FLOAT),
+            cull=cull,
         )
         return Fragments(face_index, *_fragment_values_of(vertices_clip, faces, face_index, *values))
     face_index, barycentric, depth = call(
@@ -111,6 +113,7 @@ def rasterize(
         ),
         fixed,
         faces,
+        cull=cull,
     )
     barycentric, depth = _surface_of(vertices_clip, faces, face_index, barycentric, depth)
     # Plain JAX, since few want it: inside `jit` an unused one costs nothing.

@@ -18,20 +18,22 @@ def rasterize(
     fragments: int = 1,
     blur: float = 0.0,
     implementation: Implementation = None,
+    cull: bool = False,
 ) -> Fragments:
     """Finds the nearest triangles of every pixel.
 
     vertices_clip: (V, 4) float32 x, y, z, w; a point is drawn where -w <= z <= w. Pixel x = (x / w + 1) / 2 *
     W and pixel y = (y / w + 1) / 2 * H, rows downwards, the first pixel's centre at (0.5, 0.5). faces: (F, 3)
     int32. size: (H, W), static. fragments: K, static, how many triangles a pixel keeps; memory is linear in
-    it. blur: static, pixels beyond their edges at which triangles still count.
+    it. blur: static, pixels beyond their edges at which triangles still count. cull: static, leaves out
+    triangles seen from behind, whose corners go round clockwise in the picture.
 
     A pixel keeps the triangles that its centre is in, or less than `blur` from, and whose z / w there is
     smallest; of equal depths the lower face index comes first. What lies behind the nearest K is left out
     (as PyTorch3D does), also where it is nearer in the picture. A centre on an edge shared by two triangles
-    is in exactly one of them. Both sides of a triangle are drawn. Triangles without area, or with a corner
-    that is not finite, are not drawn; those that cross the camera's plane are drawn where they are in front
-    of it and are not blurred. Every implementation gives the same face indices.
+    is in exactly one of them. Triangles without area, or with a corner that is not finite, are not drawn;
+    those that cross the camera's plane are drawn where they are in front of it and are not blurred. Every
+    implementation gives the same face indices.
 
     Outside its triangle a fragment has a negative `signed_distance`, to the nearest point of the triangle;
     its barycentric weights are clipped at zero and scaled to sum to one, and its depth is that of these
@@ -54,8 +56,8 @@ def rasterize(
     if resolve(implementation, operation) == "native":
         from facefit_kernels.rasterization import native
 
-        return native.rasterize(vertices_clip, faces, size, fragments, blur)
-    return reference.rasterize(vertices_clip, faces, size, fragments, blur)
+        return native.rasterize(vertices_clip, faces, size, fragments, blur, bool(cull))
+    return reference.rasterize(vertices_clip, faces, size, fragments, blur, bool(cull))
 
 
 def checked(

@@ -20,7 +20,7 @@ from facefit_kernels.rasterization.blurred import (
     rounded,
     weighted_depth,
 )
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 _NO_FACE = 2**31 - 1
 # Triangles are handled in classes by the side of the square window that holds their pixels; each class in
@@ -56,6 +56,32 @@ def edge_tie(a: Float[Array, "... 4"], b: Float[Array, "... 4"]) -> Float[Array,
     slope_x = rounded(a[..., 1] * b[..., 3]) - rounded(a[..., 3] * b[..., 1])
     slope_y = rounded(a[..., 3] * b[..., 0]) - rounded(a[..., 0] * b[..., 3])
     return jnp.where(slope_x != 0, slope_x, slope_y)
+
+
+def cross(ax: Array, ay: Array, bx: Array, by: Array) -> Array:
+    """Of vectors in the plane, with each product rounded."""
+    return rounded(ax * by) - rounded(ay * bx)
+
+
+def facing(corners: Float[Array, "... 3 4"]) -> Float[Array, ...]:
+    """Twice the area of each triangle in pixels, signed by the side that is seen; zero where a corner is not
+    in front of the camera.
+
+    Args:
+        corners: as `screen_vertices` gives them.
+    """
+    x, y = corners[..., 0], corners[..., 1]
+    a, b, c = range(3)
+    area = cross(x[..., b] - x[..., a], y[..., b] - y[..., a], x[..., c] - x[..., a], y[..., c] - y[..., a])
+    return jnp.where(jnp.all(corners[..., 3] == 1, axis=-1), area, 0.0)
+
+
+def seen_from_behind(corners: Float[Array, "... 3 4"]) -> Bool[Array, ...]:
+    """Whether the corners of each triangle go round clockwise in the picture; as in csrc/triangle.h."""
+    x, y, w = (corners[..., k] for k in (0, 1, 3))
+    ab, bc, ca = (cross(x[..., a], y[..., a], x[..., b], y[..., b]) for a, b in ((0, 1), (1, 2), (2, 0)))
+    volume = (rounded(ab * w[..., 2]) + rounded(bc * w[..., 0])) + rounded(ca * w[..., 1])
+    return jnp.where(jnp.all(w == 1, axis=-1), facing(corners), volume) > 0
 
 
 def _counts(
@@ -121,13 +147,14 @@ def _bounds(
 
 
 # Its loops would be compiled anew at every call outside `jit`.
-@functools.partial(jax.jit, static_argnames=("size", "fragments", "blur"))
+@functools.partial(jax.jit, static_argnames=("size", "fragments", "blur", "cull"))
 def visible_faces(
     vertices_clip: Float[Array, "V 4"],
     faces: Int[Array, "F 3"],
     size: tuple[int, int],
     fragments: int = 1,
     blur: float = 0.0,
+    cull: bool = False,
 ) -> Int[Array, "H W K"]:
     """The nearest `fragments` faces of every pixel, -1 where there are no more; of equal depths the lower
     index first.
@@ -145,6 +172,8 @@ def visible_faces(
     vertices = jax.lax.stop_gradient(screen_vertices(vertices_clip, size))
     corners = vertices[faces]
     exists = jnp.all((faces >= 0) & (faces < vertices_clip.shape[0]), axis=-1)
+    if cull:
+        exists = exists & ~seen_from_behind(corners)
     column, row, columns, rows = _bounds(corners, exists, size, blur)
     side = jnp.maximum(columns, rows)
     classes = sum((side > window).astype(jnp.int32) for window in _WINDOWS)
@@ -318,9 +347,10 @@ def rasterize(
     size: tuple[int, int],
     fragments: int = 1,
     blur: float = 0.0,
+    cull: bool = False,
 ) -> Fragments:
     """The nearest fragments of every pixel; see `op.rasterize`."""
-    face_index = visible_faces(jax.lax.stop_gradient(vertices_clip), faces, size, fragments, blur)
+    face_index = visible_faces(jax.lax.stop_gradient(vertices_clip), faces, size, fragments, blur, cull)
     if fragments == 1 and blur == 0:
         barycentric, depth = surface(vertices_clip, faces, face_index[..., 0])
         distance = signed_distance(vertices_clip, faces, face_index[..., 0])

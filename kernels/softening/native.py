@@ -90,7 +90,7 @@ def _rendered_jvp(primals, tangents):
     return primals[6:], tuple(linear_map(_render_forward, _render_transpose, primals[:7], operands))
 
 
-def soft_render(vertices, faces, attributes, background, softness, size, fragments, blur):
+def soft_render(vertices, faces, attributes, background, softness, size, fragments, blur, cull=False):
     """Rasterization, interpolation and blending in one call; see `op.soft_render`."""
     fixed = jax.lax.stop_gradient((vertices, faces, attributes, background, softness))
     face_index, image, coverage = call(
@@ -102,5 +102,6 @@ def soft_render(vertices, faces, attributes, background, softness, size, fragmen
         ),
         *fixed,
         jnp.asarray(blur, jnp.float32),
+        cull=cull,
     )
     return _rendered_of(vertices, faces, attributes, background, softness, face_index, image, coverage)

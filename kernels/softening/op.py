@@ -99,6 +99,7 @@ def soft_render(
     fragments: int = 8,
     blur: float | None = None,
     implementation: Implementation = None,
+    cull: bool = False,
 ) -> tuple[Float[Array, "H W C"], Float[Array, "H W"]]:
     """The soft picture of a mesh and its coverage: `rasterize`, `interpolate` and `soft_blend` in one.
 
@@ -127,5 +128,13 @@ def soft_render(
         render = reference.soft_render
     background = jnp.broadcast_to(background, picture)
     return render(
-        vertices_clip, faces, attributes, background, _softness(sigma, gamma), size, fragments, blur
+        vertices_clip,
+        faces,
+        attributes,
+        background,
+        _softness(sigma, gamma),
+        size,
+        fragments,
+        blur,
+        bool(cull),
     )

@@ -35,8 +35,8 @@ def soft_blend(
     return (blended + rest[..., None] * background) / total[..., None], coverage
 
 
-def soft_render(vertices, faces, attributes, background, softness, size, fragments, blur):
+def soft_render(vertices, faces, attributes, background, softness, size, fragments, blur, cull=False):
     """The three operations one after the other; see `op.soft_render`."""
-    drawn = rasterization.rasterize(vertices, faces, size, fragments, blur)
+    drawn = rasterization.rasterize(vertices, faces, size, fragments, blur, cull)
     values = interpolation.interpolate(attributes, faces, drawn)
     return soft_blend(values, drawn.face_index, drawn.depth, drawn.signed_distance, background, softness)
