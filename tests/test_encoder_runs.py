@@ -1,6 +1,8 @@
 """Training runs on a small data set: killed and taken up again they compute what an unbroken run does."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
