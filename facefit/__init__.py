@@ -12,8 +12,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from facefit import starts
-
 if TYPE_CHECKING:
     from facefit.errors import FacefitError, InputError, PhotoError
     from facefit.fit.result import Fit, FittedView
@@ -42,13 +40,6 @@ __all__ = [
     "fit",
     "read_photograph",
 ]
-
-
-def _encoder_start(model):
-    return importlib.import_module("facefit.prediction").encoder_start(model)
-
-
-starts.enter("encoder", _encoder_start)
 
 
 def __getattr__(name: str):

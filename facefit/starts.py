@@ -1,38 +1,29 @@
-"""Starts of a fit by name, other than landmarks. Fitting may not know who makes them (they lie above it or
-beside it, see tests/test_layers.py): whoever does enters them here.
+"""Starts of a fit by name, other than landmarks. Who makes them lies above fitting or beside it (see
+tests/test_layers.py), and is loaded only where one is asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from facefit.errors import InputError
 
 LANDMARKS = "landmarks"
-# From the photographs of one person to a `facefit.fit.estimate.Estimate`; and who makes it for a model.
+# From the photographs of one person to a `facefit.fit.estimate.Estimate`.
 Estimator = Callable[[Sequence[Any]], Any]
-Maker = Callable[[Any], Estimator]
-_makers: dict[str, Maker] = {}
-
-
-def enter(name: str, maker: Maker) -> None:
-    """Makes a start known.
-
-    Args:
-        maker: from the model that is to be fitted to an estimator; raises an InputError where it has none for
-            that model.
-    """
-    _makers[name] = maker
+# The module and the function that makes an estimator for a model, or raises an InputError where it has none.
+_MAKERS = {"encoder": ("facefit.prediction", "encoder_start")}
 
 
 def names() -> tuple[str, ...]:
     """The starts there are, landmarks first."""
-    return (LANDMARKS, *_makers)
+    return (LANDMARKS, *_MAKERS)
 
 
 def check(name: str) -> None:
-    """Refuses a start that nobody entered.
+    """Refuses a start that does not exist.
 
     Raises:
         InputError: with those there are.
@@ -48,4 +39,7 @@ def estimator(name: str, model: Any) -> Estimator | None:
         InputError: no such start, or it is not for this model.
     """
     check(name)
-    return None if name == LANDMARKS else _makers[name](model)
+    if name == LANDMARKS:
+        return None
+    module, function = _MAKERS[name]
+    return getattr(importlib.import_module(module), function)(model)
