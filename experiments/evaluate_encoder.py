@@ -13,13 +13,13 @@ import jax
 import tyro
 from flax import nnx
 
+from experiments.command_line import exit_status
 from facefit import cache
 from facefit.encoder.coefficients import coefficients
 from facefit.encoder.pipeline import evaluation_batches
 from facefit.encoder.surface import encoder_surface
 from facefit.encoder.validation import evaluate
 from facefit.encoder.weights import load_encoder
-from facefit.errors import FacefitError
 from facefit.model import find_model
 
 _BATCH = 16
@@ -65,12 +65,8 @@ def figures(arguments: Arguments) -> dict[str, dict[str, float]]:
 
 def main() -> int:
     """The command line."""
-    try:
-        print(json.dumps(figures(tyro.cli(Arguments)), indent=1))
-    except FacefitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    arguments = tyro.cli(Arguments)
+    return exit_status(lambda: print(json.dumps(figures(arguments), indent=1)))
 
 
 if __name__ == "__main__":

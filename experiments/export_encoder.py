@@ -12,11 +12,12 @@ from typing import Annotated
 
 import tyro
 
+from experiments.command_line import exit_status
 from facefit.encoder.checkpoints import Checkpoints
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.training import optimizer, split, start_state
 from facefit.encoder.weights import TrainedEncoder, load_encoder, save_encoder
-from facefit.errors import FacefitError, InputError
+from facefit.errors import InputError
 from facefit.model import find_model
 
 
@@ -63,19 +64,19 @@ def trained_encoder(run: Path, facts: str) -> TrainedEncoder:
     return TrainedEncoder(trained, None, config["size"], model.name, told.strip())
 
 
+def export(given: Arguments) -> None:
+    """Writes the file and says what is in it."""
+    trained = trained_encoder(given.run, given.facts)
+    if given.confidence:
+        trained = trained._replace(confidence=load_encoder(given.confidence).confidence)
+    save_encoder(trained, given.output)
+    print(f"{given.output}: {given.output.stat().st_size / 1e6:.1f} MB. {trained.facts}")
+
+
 def main() -> int:
     """The command line."""
     given = tyro.cli(Arguments)
-    try:
-        trained = trained_encoder(given.run, given.facts)
-        if given.confidence:
-            trained = trained._replace(confidence=load_encoder(given.confidence).confidence)
-        save_encoder(trained, given.output)
-    except FacefitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    print(f"{given.output}: {given.output.stat().st_size / 1e6:.1f} MB. {trained.facts}")
-    return 0
+    return exit_status(lambda: export(given))
 
 
 if __name__ == "__main__":

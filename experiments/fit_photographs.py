@@ -17,10 +17,11 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from experiments.command_line import exit_status
 from facefit import cache
 from facefit.encoder import dataset
 from facefit.encoder.prepare import link
-from facefit.errors import FacefitError, InputError
+from facefit.errors import InputError
 from facefit.fit.settings import PRESETS
 from facefit.fit.subject import fit_subject
 from facefit.model import FaceModel, find_model
@@ -126,13 +127,8 @@ def label(arguments: Arguments) -> int:
 def main() -> int:
     """The command line."""
     cache.enable()
-    try:
-        arguments = tyro.cli(Arguments)
-        print(f"{arguments.output}: {label(arguments)} photographs to learn from")
-    except FacefitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    arguments = tyro.cli(Arguments)
+    return exit_status(lambda: print(f"{arguments.output}: {label(arguments)} photographs to learn from"))
 
 
 if __name__ == "__main__":

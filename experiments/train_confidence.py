@@ -25,6 +25,7 @@ import tyro
 from flax import nnx
 from scipy.stats import spearmanr
 
+from experiments.command_line import exit_status
 from facefit import cache
 from facefit.encoder.batch import Batch
 from facefit.encoder.dataset import GRADES, SPLITS, read_dataset
@@ -41,7 +42,7 @@ from facefit.encoder.set_training import (
 from facefit.encoder.surface import EncoderSurface, encoder_surface
 from facefit.encoder.training import devices_mesh, place_state, start_state
 from facefit.encoder.weights import TrainedEncoder, load_encoder, save_encoder
-from facefit.errors import FacefitError, InputError
+from facefit.errors import InputError
 from facefit.model import find_model
 
 _LOOK = 50  # photographs encoded at a time
@@ -205,12 +206,7 @@ def train(arguments: Arguments) -> dict[str, float]:
 def main() -> int:
     """The command line."""
     arguments = tyro.cli(Arguments)
-    try:
-        train(arguments)
-    except (FacefitError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_status", 1)
-    return 0
+    return exit_status(lambda: train(arguments))
 
 
 if __name__ == "__main__":

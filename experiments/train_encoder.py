@@ -19,8 +19,9 @@ from typing import Annotated
 
 import tyro
 
+from experiments.command_line import exit_status
 from facefit.encoder.losses import Weights
-from facefit.errors import FacefitError, InputError
+from facefit.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,12 +307,8 @@ def main(arguments: list[str] | None = None) -> int:
         import jax
 
         jax.distributed.initialize()
-    try:
-        train(given.config, Run(given.run, given.minutes, given.stop_after, given.workers))
-    except (FacefitError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "exit_status", 1)
-    return 0
+    run = Run(given.run, given.minutes, given.stop_after, given.workers)
+    return exit_status(lambda: train(given.config, run))
 
 
 if __name__ == "__main__":

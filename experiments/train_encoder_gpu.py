@@ -28,6 +28,7 @@ import optax
 import tyro
 from flax import nnx
 
+from experiments.command_line import exit_status
 from facefit import cache
 from facefit.encoder import dataset
 from facefit.encoder.device_augmentation import Stored, augmented_batch, plain_batch
@@ -44,7 +45,7 @@ from facefit.encoder.training import (
     start_state,
 )
 from facefit.encoder.weights import TrainedEncoder, save_encoder
-from facefit.errors import FacefitError, InputError
+from facefit.errors import InputError
 from facefit.model import find_model
 from facefit.photo.face_crop import face_square
 
@@ -238,12 +239,8 @@ def _held_out(errors, state: TrainState, held: Memory) -> dict[str, float]:
 def main() -> int:
     """The command line."""
     cache.enable()
-    try:
-        train(tyro.cli(Arguments))
-    except FacefitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    arguments = tyro.cli(Arguments)
+    return exit_status(lambda: train(arguments))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from training_runs import curve, noise_data, train, train_and_kill
+from training_runs import assert_same_curve, noise_data, train, train_and_kill
 
 from facefit.cli import main
 from facefit.encoder import dataset
@@ -39,12 +39,6 @@ def unbroken(data, tmp_path_factory):
     done = train(run, data, STEPS)
     assert done.returncode == 0, done.stderr
     return run
-
-
-def assert_same_curve(run: Path, unbroken: Path, steps: int) -> None:
-    expected, found = curve(unbroken), curve(run)
-    assert sorted(found) == sorted(expected) == list(range(1, steps + 1))
-    np.testing.assert_allclose([found[k] for k in expected], list(expected.values()), rtol=1e-6)
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_loss_curve(unbroken, data, tmp_path):

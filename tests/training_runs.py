@@ -43,21 +43,6 @@ def noise_data(folder: Path) -> Path:
     return folder
 
 
-def _command(run: Path, data: Path, *more: str) -> list[str]:
-    settings = {"labelled": data, "size": 32, "steps": STEPS, "landmark-steps": STEPS, "evaluate": 100}
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "experiments.train_encoder", "smoke", "--run", str(run), *words, *more]
-
-
-def _train(run: Path, data: Path, *more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(_command(run, data, *more), cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def _curve(run: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["total"] for line in lines if "total" in line}
-
-
 def command(run: Path, data: Path, steps: int, *more: str) -> list[str]:
     """The training of `steps` steps in the folder `run`."""
     settings = {"labelled": data, "size": 32, "steps": steps, "landmark-steps": steps, "evaluate": 100}
@@ -100,3 +85,10 @@ def train_and_kill(run: Path, data: Path, steps: int, after: int, wait: float) -
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def assert_same_curve(run: Path, unbroken: Path, steps: int) -> None:
+    """The loss of every step is that of the run which was never stopped."""
+    expected, found = curve(unbroken), curve(run)
+    assert sorted(found) == sorted(expected) == list(range(1, steps + 1))
+    np.testing.assert_allclose([found[k] for k in expected], list(expected.values()), rtol=1e-6)

@@ -62,7 +62,7 @@ class Sides {
       if (!k) return false;
       const Vertex &p = mesh.screen[k[0]], &q = mesh.screen[k[1]], &r = mesh.screen[k[2]];
       area[i] = facing(p, q, r);
-      if (cull && (area[i] > 0 || (area[i] == 0 && seen_from_behind(p, q, r)))) return false;
+      if (cull && seen_from_behind(p, q, r)) return false;
       auto end = [&](int j) { return !wound_alike(mesh, (int32_t)i, j); };
       ends[i] = end(0) | end(1) << 1 | end(2) << 2;
       return true;

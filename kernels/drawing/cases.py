@@ -10,7 +10,7 @@ import numpy as np
 from facefit_kernels.drawing.op import draw
 from facefit_kernels.implementations import Implementation
 from facefit_kernels.interpolation.op import interpolate
-from facefit_kernels.rasterization.cases import SIZES, Case, ball_case
+from facefit_kernels.rasterization.cases import SIZES, Case, ball_case, project
 from facefit_kernels.rasterization.op import rasterize
 
 
@@ -80,10 +80,9 @@ SHEETS = ("one triangle", "slivers", "across the border", "through the camera's 
 
 
 def _clip(vertices):
-    x, y, z = vertices[:, 0], vertices[:, 1], vertices[:, 2]
     (height, width), focal = SHEETS_SIZE, SHEETS_MATRIX[0, 0]
-    depth = (_FAR + _NEAR) / (_FAR - _NEAR) * z - 2 * _FAR * _NEAR / (_FAR - _NEAR)
-    return jnp.stack([2 * focal / width * x, 2 * focal / height * y, depth, z], axis=-1)
+    clip = project(vertices, distance=0.0, zoom=2 * focal, near=_NEAR, far=_FAR, numpy=jnp)
+    return clip / np.array([width, height, 1, 1], np.float32)
 
 
 def sheets_weight(times: int = 1) -> np.ndarray:
