@@ -20,7 +20,7 @@ from facefit.model import FaceModel
 
 _EVERY = 20  # steps between two lines of progress
 _SHOWN = 6  # faces of each kind in a picture
-_TOLD = ("photometric", "landmarks", "neutral")  # terms in a line of progress
+_TOLD = ("photometric", "landmarks", "neutral", "points", "random_faces")  # terms in a line of progress
 
 
 class Log:

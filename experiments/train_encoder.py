@@ -40,7 +40,8 @@ class Config:
         keep_statistics: normalise as the encoder of `start` does, instead of by the batch.
         size: of the crops, pixels.
         batch: photographs a step, over all devices.
-        steps: in all. landmark_steps: so many first ones compare no pictures, and are cheaper.
+        steps: in all. point_steps: so many first ones learn from the points of random faces alone, without
+            pictures. landmark_steps: so many first ones compare no pictures, and are cheaper.
         learning_rate: Adam's.
         decay: "step", a fifth of it after half the steps, as the paper; "cosine", to a fiftieth.
         warm_up: steps in which it rises from zero.
@@ -65,6 +66,7 @@ class Config:
     size: int = 128
     batch: int = 16
     steps: int = 6000
+    point_steps: int = 0
     landmark_steps: int = 3500
     learning_rate: float = 1.5e-3
     decay: str = "cosine"
@@ -72,7 +74,14 @@ class Config:
     clip: float = 5.0
     bfloat16: bool = False
     weights: tyro.conf.OmitArgPrefixes[Weights] = Weights(
-        identity_feature=0.0, exposure=0.02, neutral=0.5, geometry=0.25, albedo=5.0
+        identity_feature=0.0,
+        exposure=0.02,
+        neutral=0.5,
+        geometry=0.25,
+        albedo=5.0,
+        lighting=0.5,
+        points=0.5,
+        random_faces=0.5,
     )
     first_landmarks: float = 4e-4
     seed: int = 0
@@ -148,6 +157,7 @@ def train(config: Config, run: Run) -> None:
     from facefit.encoder.networks import make_encoder
     from facefit.encoder.pipeline import training_batches
     from facefit.encoder.surface import encoder_surface
+    from facefit.encoder.surface_points import random_faces
     from facefit.encoder.training import (
         devices_mesh,
         make_predict,
@@ -169,6 +179,8 @@ def train(config: Config, run: Run) -> None:
         raise InputError(f"batch {config.batch}: must be divisible by the {mesh.size} devices.")
     model = find_model(config.model)
     surface = place_state(encoder_surface(model), mesh)
+    told = config.backbone == "small+landmarks" and config.weights.random_faces
+    faces = place_state(random_faces(model, config.seed), mesh) if told else None
     dtype = jax.numpy.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jax.numpy.float32
     encoder = make_encoder(model, config.seed, config.backbone, config.size, dtype)
     if config.imagenet:
@@ -179,6 +191,8 @@ def train(config: Config, run: Run) -> None:
         from facefit.encoder.weights import load_encoder, named_arrays, set_arrays
 
         set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
+    if config.point_steps and not told:
+        raise InputError("point_steps: only small+landmarks with a weight of random_faces learns from points.")
     checkpoints = Checkpoints(run.folder)
     graph = split(encoder)[0]
     adam = optimizer(schedule(config), config.clip)
@@ -212,10 +226,15 @@ def train(config: Config, run: Run) -> None:
     batch, saved = place_batch(next(data), mesh), time.monotonic()
     for number in range(start, config.steps):
         rendering = number >= config.landmark_steps
-        state, report = steps[rendering](state, surface, weighed[rendering], batch)
+        pictures = number >= config.point_steps
+        state, report = steps[rendering](
+            state, surface, weighed[rendering], batch if pictures else None, faces
+        )
         # The next batch is read while the device computes; the state noted is the one before it was.
-        data_state, before = data.get_state(), time.monotonic()
-        following = next(data)
+        before, following = time.monotonic(), batch
+        if pictures:
+            data_state = data.get_state()
+            following = next(data)
         waited = time.monotonic() - before
         if not bool(report.finite):
             _keep(batch, run.folder / f"failed_step_{number}.npz")
@@ -235,7 +254,7 @@ def train(config: Config, run: Run) -> None:
             saved = time.monotonic()
         if last:
             break
-        batch = place_batch(following, mesh)
+        batch = place_batch(following, mesh) if pictures else batch
     checkpoints.close()
     if log:
         log.close()

@@ -66,12 +66,15 @@ _LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.0
 @dataclasses.dataclass(frozen=True)
 class Augmented:
     """A network crop of P pixels: image (P, P, 3) sRGB in [0, 1], skin (P, P), landmarks and dense points in
-    its pixels, the order of the landmarks in those of the stored crop, and the factor on the light (3,)."""
+    its pixels, and the true surface points, the order of the landmarks in those of the stored crop, and the
+    factor on the light (3,).
+    """
 
     image: Float[np.ndarray, "P P 3"]
     skin: Float[np.ndarray, "P P"]
     landmarks: Float[np.ndarray, "68 2"]
     dense: Float[np.ndarray, "468 3"]
+    surface468: Float[np.ndarray, "468 2"]
     order: np.ndarray
     gain: Float[np.ndarray, "3"]
 
@@ -84,13 +87,17 @@ def augment(
     dense: Float[np.ndarray, "468 3"],
     size: int,
     amount: Augmentation,
-    labelled: bool,
+    surface468: Float[np.ndarray, "468 2"] | None,
 ) -> Augmented:
     """A network crop of `size` pixels from a stored crop. A pure function of the generator's state.
 
     It lies around the dense points, as in prediction, from where the augmentation moves it.
     Labelled samples are neither mirrored (identity bases have no mirrored components) nor made grey.
+
+    Args:
+        surface468: of a labelled sample, see `Batch`; None has it that the sample is not labelled.
     """
+    labelled = surface468 is not None
     matrix = _matrix(rng, dense, size, amount)  # network crop -> stored crop
     mirror = rng.random() < amount.mirror and not labelled
     if mirror:
@@ -107,6 +114,7 @@ def augment(
     order = MIRRORED68 if mirror else np.arange(68)
     points = points[order].astype(np.float32)
     told = np.concatenate([dense[:, :2] @ inverse[:2, :2].T + inverse[:2, 2], dense[:, 2:]], -1)
+    surface = np.zeros((468, 2)) if surface468 is None else surface468 @ inverse[:2, :2].T + inverse[:2, 2]
     told[:, 2] *= math.sqrt(abs(np.linalg.det(inverse[:2, :2])))
     if mirror:
         told = told[face_mesh.mirror_permutation()]
@@ -120,6 +128,7 @@ def augment(
         skin.astype(np.float32) / np.float32(255),
         points,
         told.astype(np.float32),
+        surface.astype(np.float32),
         order,
         gain.astype(np.float32),
     )

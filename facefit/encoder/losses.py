@@ -39,6 +39,8 @@ class Weights:
         geometry: the same with expression.
         albedo: of the known albedo, per unit of squared linear RGB.
         lighting: of the light that white surfaces of all directions are known to reflect, the same unit.
+        points: of the surface points that the network finds, per square of a hundredth of the crop's side.
+        random_faces: of `neutral` and half of `geometry` over faces known by their points alone.
     """
 
     photometric: float = 1.92
@@ -52,6 +54,8 @@ class Weights:
     geometry: float = 0.0
     albedo: float = 0.0
     lighting: float = 0.0
+    points: float = 0.0
+    random_faces: float = 0.0
 
 
 @struct.dataclass
@@ -121,6 +125,33 @@ def supervised_terms(
         "albedo": quadratic_loss(found.albedo - batch.albedo, surface.albedo_metric, known),
         "lighting": quadratic_loss(light.reshape(len(light), -1), LIGHTING_METRIC, known),
     }
+
+
+def point_error(
+    points: Float[Array, "B 468 2"], batch: Batch, size: int
+) -> tuple[Float[Array, ""], Float[Array, "B 468 2"]]:
+    """How far the surface points found are off: the mean square, squares of a hundredth of the crop's side,
+    and the offsets, pixels; zeros where the truth is not known.
+    """
+    known = batch.labelled.astype(jnp.float32)
+    off = known[:, None, None] * (points - batch.surface468)
+    each = jnp.mean(jnp.sum((100.0 / size * off) ** 2, -1), -1)
+    return jnp.sum(each) / jnp.maximum(jnp.sum(known), 1.0), off
+
+
+def random_faces_term(
+    surface: EncoderSurface,
+    found: Coefficients,
+    identity: Float[Array, "B I"],
+    expression: Float[Array, "B E"],
+) -> Float[Array, ""]:
+    """How far faces concluded from points alone are off, mm^2: without expression, and half as much with."""
+    known = jnp.ones(len(identity))
+    off = found.identity - identity
+    both = jnp.concatenate([off, found.expression - expression], -1)
+    return quadratic_loss(off, surface.identity_metric, known) + 0.5 * quadratic_loss(
+        both, surface.geometry_metric, known
+    )
 
 
 def drawn_terms(

@@ -12,13 +12,17 @@ from jaxtyping import Array, Float
 from facefit.model import FaceModel
 
 BACKBONES = ("resnet50", "small", "small+landmarks")
+PATCH = 8  # pixels: side of what `PointRefinement` sees around a point
 
 
 class Features(NamedTuple):
-    """What a backbone sees: the map after its first residual stage (B, h, w, C), and pooled (B, D)."""
+    """What a network sees: the map after its first residual stage (B, h, w, C), and pooled (B, D); and the
+    surface points of `PointRefinement`, crop pixels, or None.
+    """
 
     shallow: Float[Array, "B h w C"]
     pooled: Float[Array, "B D"]
+    points: Float[Array, "B 468 2"] | None = None
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int, dtype, rngs: nnx.Rngs) -> nnx.Conv:
@@ -189,30 +193,95 @@ class SmallNetwork(nnx.Module):
 
     def __call__(self, image: Float[Array, "B H W 3"], train: bool = False) -> Features:
         """Features of sRGB crops in [0, 1]; the crops must have the size the network was made for."""
-        batch, height, width, channels = image.shape
-        patches = (image - 0.5).reshape(batch, height // 4, 4, width // 4, 4, channels)
-        patches = patches.swapaxes(2, 3).reshape(batch, height // 4, width // 4, 16 * channels)
-        x = nnx.relu(self.stem_bn(self.stem(patches), use_running_average=not train))
+        x = nnx.relu(self.stem_bn(self.stem(_patches(image)), use_running_average=not train))
         shallow = x = self.blocks[1](self.blocks[0](x, train), train)
         for block in list(self.blocks)[2:]:
             x = block(x, train)
         where = nnx.relu(self.narrow_bn(self.narrow(x), use_running_average=not train))
-        both = jnp.concatenate([x.mean((1, 2)), where.reshape(batch, -1)], -1)
+        both = jnp.concatenate([x.mean((1, 2)), where.reshape(len(image), -1)], -1)
         mixed = nnx.relu(self.mix_bn(self.mix(both), use_running_average=not train))
         return Features(shallow, mixed.astype(jnp.float32))
 
 
-class LandmarkFeatures(nnx.Module):
-    """What the detected points tell of pose and shape: three fully connected layers over their places.
+def _patches(image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 48"]:
+    """Squares of four by four pixels, less the middle grey."""
+    batch, height, width, channels = image.shape
+    patches = (image - 0.5).reshape(batch, height // 4, 4, width // 4, 4, channels)
+    return patches.swapaxes(2, 3).reshape(batch, height // 4, width // 4, 16 * channels)
 
-    Without normalisation by the batch, whose noise would cost more precision than landmarks have.
+
+def patches_at(
+    image: Float[Array, "B H W 3"], points: Float[Array, "B L 2"]
+) -> tuple[Float[Array, "B L D"], Float[Array, "B L 2"]]:
+    """The picture around points, `PATCH` pixels square, in a row each; and where in the patch's middle pixels
+    a point is, in [-.5, .5]. Beyond the border the picture's last pixels are repeated.
+    """
+    reach = PATCH // 2
+    corner = jnp.round(points) - reach  # of whole pixels: slices are fast, and the rest is told
+    padded = jnp.pad(image, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    first = jnp.clip(corner + reach, 0, jnp.asarray(image.shape[2:0:-1])).astype(jnp.int32)
+
+    def cut(picture, place):
+        return jax.lax.dynamic_slice(picture, (place[1], place[0], 0), (PATCH, PATCH, 3)).ravel()
+
+    cuts = jax.vmap(jax.vmap(cut, in_axes=(None, 0)))(padded, first)
+    return cuts, jnp.clip(points - jnp.round(points), -0.5, 0.5)
+
+
+class PointRefinement(nnx.Module):
+    """From the detector's dense points to where the picture shows those points of the surface.
+
+    The picture around a point, from near and from twice as far, says how far it is off, each point with
+    weights of its own at the end; a detector's habits, which follow pose and shape, are told by all points
+    and the whole picture. Weights of the last layers start at zero: the points are then the detector's.
+    """
+
+    def __init__(self, rngs: nnx.Rngs, size: int, seen: int):
+        """
+        Args:
+            size: side of the crops, pixels. seen: features of the whole picture.
+        """
+        near, local, common = 96, 64, 96
+        self.size = size
+        he, zero = nnx.initializers.he_normal(), nnx.initializers.zeros
+        self.look = nnx.Linear(2 * (3 * PATCH**2 + 2), near, kernel_init=he, rngs=rngs)
+        self.which = nnx.Param(jnp.zeros((468, near), jnp.float32))
+        self.think = nnx.Linear(near, local, kernel_init=he, rngs=rngs)
+        self.move = nnx.Param(jnp.zeros((468, local, 2), jnp.float32))
+        self.whole = nnx.Linear(2 * 468 + seen, common, kernel_init=he, rngs=rngs)
+        self.shift = nnx.Linear(common, 2 * 468, kernel_init=zero, bias_init=zero, rngs=rngs)
+
+    def __call__(
+        self, image: Float[Array, "B H W 3"], dense: Float[Array, "B 468 3"], seen: Float[Array, "B D"]
+    ) -> Float[Array, "B 468 2"]:
+        """The points, crop pixels."""
+        points = dense[..., :2]
+        half = image.reshape(len(image), self.size // 2, 2, self.size // 2, 2, 3).mean((2, 4))
+        around = [*patches_at(image - 0.5, points), *patches_at(half - 0.5, points / 2)]
+        local = nnx.gelu(self.look(jnp.concatenate(around, -1)) + self.which[...])
+        local = nnx.gelu(self.think(local))
+        local = jnp.einsum("blc,lcd->bld", local, self.move[...])
+        told = jnp.concatenate([_centred(points, self.size), seen], -1)
+        common = self.shift(nnx.gelu(self.whole(told))).reshape(points.shape)
+        return points + local + common
+
+
+def _centred(points: Float[Array, "B 468 2"], size: int) -> Float[Array, "B D"]:
+    """Points as numbers about one, in a row."""
+    return (4.0 * (points / size - 0.5)).reshape(len(points), -1)
+
+
+class PointFeatures(nnx.Module):
+    """What surface points tell of pose and shape: three fully connected layers over their places.
+
+    Without normalisation by the batch, whose noise would cost more precision than the points have.
     """
 
     features = 384
 
     def __init__(self, rngs: nnx.Rngs, size: int):
         self.size = size
-        widths = (3 * 468, 320, 384, self.features)
+        widths = (2 * 468, 416, 416, self.features)
         self.layers = nnx.List(
             [
                 nnx.Linear(a, b, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
@@ -220,10 +289,9 @@ class LandmarkFeatures(nnx.Module):
             ]
         )
 
-    def __call__(self, dense: Float[Array, "B 468 3"]) -> Float[Array, "B D"]:
-        """Features of Face Mesh points in crop pixels."""
-        middle = jnp.asarray([0.5, 0.5, 0.0])
-        x = (4.0 * (dense / self.size - middle)).reshape(len(dense), -1)
+    def __call__(self, points: Float[Array, "B 468 2"]) -> Float[Array, "B D"]:
+        """Features of points in crop pixels."""
+        x = _centred(points, self.size)
         for layer in self.layers:
             x = nnx.gelu(layer(x))
         return x
@@ -234,8 +302,10 @@ class Encoder(nnx.Module):
     the untrained network predicts the mean face, frontal, at the start's distance, in the start's light.
 
     "small+landmarks" is not the paper's: it is also told the dense landmarks by which every crop is cut,
-    which the detector has found anyway. To find them again to a pixel is what takes a network most of its
-    training; given them, a thousandth of the paper's training is enough to be of use.
+    which the detector has found anyway, moves them to where it sees the surface, and concludes from these
+    points and the picture. To find points to a pixel is what takes a network most of its training; given
+    them, a thousandth of the paper's training is enough to be of use. How points and shape hang together can
+    be learned without pictures (`facefit.encoder.surface_points.draw_random_faces`).
     """
 
     def __init__(
@@ -257,7 +327,9 @@ class Encoder(nnx.Module):
             raise ValueError(f"backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
         large = backbone == "resnet50"
         self.backbone = ResNet50(rngs, dtype) if large else SmallNetwork(rngs, dtype, size)
-        self.points = nnx.data(LandmarkFeatures(rngs, size) if backbone == "small+landmarks" else None)
+        told = backbone == "small+landmarks"
+        self.refinement = nnx.data(PointRefinement(rngs, size, self.backbone.features) if told else None)
+        self.points = nnx.data(PointFeatures(rngs, size) if told else None)
         self.name, self.features = backbone, self.backbone.features
         if self.points is not None:
             self.features += self.points.features
@@ -281,9 +353,21 @@ class Encoder(nnx.Module):
         """
         features = self.backbone(image, train)
         if self.points is not None:
-            both = [features.pooled, self.points(dense)]
-            features = features._replace(pooled=jnp.concatenate(both, -1))
-        return {name: head(features.pooled) for name, head in self.heads.items()}, features
+            points = self.refinement(image, dense, features.pooled)
+            both = [features.pooled, self.points(points)]
+            features = features._replace(pooled=jnp.concatenate(both, -1), points=points)
+        return self._predicted(features.pooled), features
+
+    def from_points(self, points: Float[Array, "B 468 2"]) -> dict[str, Float[Array, "B C"]]:
+        """The heads' outputs by surface points alone, crop pixels: of "small+landmarks" where the picture
+        says nothing.
+        """
+        seen = self.points(points)
+        unseen = jnp.zeros((len(points), self.backbone.features), seen.dtype)
+        return self._predicted(jnp.concatenate([unseen, seen], -1))
+
+    def _predicted(self, features: Float[Array, "B D"]) -> dict[str, Float[Array, "B C"]]:
+        return {name: head(features) for name, head in self.heads.items()}
 
 
 class ConfidenceNetwork(nnx.Module):

@@ -12,6 +12,7 @@ import numpy as np
 from facefit.encoder.augmentation import GRADED, NONE, TRAINING, Augmentation, augment
 from facefit.encoder.batch import Batch
 from facefit.encoder.dataset import SPLITS, Dataset, read_dataset, read_sample
+from facefit.encoder.surface_points import SurfaceModel, surface_model, true_points
 from facefit.errors import InputError
 from facefit.model.store import find_model
 
@@ -46,7 +47,7 @@ def training_batches(
         InputError: no data, no training samples, or labels of another model.
     """
     grain = _grain()
-    counts = _counts(model)
+    points = surface_model(find_model(model))
     folders = [photographs] if isinstance(photographs, (str, Path)) else list(photographs or ())
     sets = [read_dataset(folder) for folder in ([labelled] if labelled else []) + folders]
     if not sets:
@@ -68,7 +69,7 @@ def training_batches(
             parts.append(places.shuffle(seed=(seed + 7919 * number) % 2**32).repeat())
             shares.append(share)
     mixed = grain.MapDataset.mix(parts, shares) if len(parts) > 1 else parts[0]
-    load = _Load(tuple(sets), counts, size, augmentation)
+    load = _Load(tuple(sets), points, size, augmentation)
     return _batched(grain, mixed, load, seed, batch_size, workers)
 
 
@@ -102,7 +103,7 @@ def image_set_batches(
             f"{dataset.folder}: no person of the {split} split has two photographs: there are no image sets"
         )
     source = grain.MapDataset.source(groups).shuffle(seed=seed % 2**32).repeat()
-    load = _Load((dataset,), _counts(model), size, augmentation, views)
+    load = _Load((dataset,), surface_model(find_model(model)), size, augmentation, views)
     return _batched(grain, source, load, seed, batch_size, workers)
 
 
@@ -123,7 +124,7 @@ def evaluation_batches(
         raise InputError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
     dataset = read_dataset(data)
     members = _members(dataset, split)[:limit]
-    load = _Load((dataset,), _counts(model), size, augmentation)
+    load = _Load((dataset,), surface_model(find_model(model)), size, augmentation)
     for first in range(0, len(members), batch_size):
         chosen = members[first : first + batch_size]
         samples = [load((0, int(index)), np.random.default_rng((0, int(index)))) for index in chosen]
@@ -159,11 +160,6 @@ def _grain():
     return grain
 
 
-def _counts(model: str | Path) -> tuple[int, int, int]:
-    found = find_model(model)
-    return (len(found.identity_basis), len(found.expression_basis), len(found.albedo_basis))
-
-
 def _members(data: Dataset, split: str) -> np.ndarray:
     return np.flatnonzero(data.split == SPLITS.index(split))
 
@@ -176,7 +172,7 @@ class _Load:
     """
 
     sets: tuple[Dataset, ...]
-    counts: tuple[int, int, int]
+    model: SurfaceModel
     size: int
     augmentation: Augmentation
     views: int = 0
@@ -186,10 +182,10 @@ class _Load:
             names = ("identity", "expression", "albedo")
             if data.labelled:
                 there = tuple(data.truth[name].shape[1] for name in names)
-                if there != self.counts:
+                if there != self.model.counts:
                     raise InputError(
                         f"{data.folder}: of the model {data.facts.get('model')!r} with {there} coefficients, "
-                        f"not the trained one ({self.counts}). Make it again with that model."
+                        f"not the trained one ({self.model.counts}). Make it again with that model."
                     )
 
     def __call__(self, element: tuple, rng: np.random.Generator) -> Batch:
@@ -206,17 +202,20 @@ class _Load:
         labelled = data.labelled
         image, skin = read_sample(data.folder, index)
         points = data.landmarks[index], data.dense[index]
-        made = augment(rng, image, skin, *points, self.size, self.augmentation, labelled)
-        zeros = [np.zeros(count, np.float32) for count in self.counts]
+        truth = {name: values[index] for name, values in data.truth.items()}
+        surface468 = true_points(self.model, truth, len(image)) if labelled else None
+        made = augment(rng, image, skin, *points, self.size, self.augmentation, surface468)
+        zeros = [np.zeros(count, np.float32) for count in self.model.counts]
         lighting = np.zeros((9, 3), np.float32)
         if labelled:
-            zeros = [data.truth[name][index] for name in ("identity", "expression", "albedo")]
-            lighting = data.truth["lighting"][index] * made.gain
+            zeros = [truth[name] for name in ("identity", "expression", "albedo")]
+            lighting = truth["lighting"] * made.gain
         return Batch(
             image=made.image,
             landmarks=made.landmarks,
             landmark_weight=data.landmark_weight[index][made.order],
             dense=made.dense,
+            surface468=made.surface468,
             skin=made.skin,
             labelled=np.bool_(labelled),
             identity=zeros[0],

@@ -19,16 +19,22 @@ from facefit.encoder.losses import (
     Weights,
     draw,
     drawn_terms,
+    point_error,
     project_landmarks,
+    random_faces_term,
     supervised_terms,
     weak_terms,
     weigh,
 )
 from facefit.encoder.networks import Encoder
 from facefit.encoder.surface import EncoderSurface
+from facefit.encoder.surface_points import RandomFaces, draw_random_faces
 
 AXIS = "data"
 AVERAGED = 300.0  # steps
+RANDOM_FACES = 256  # a step; twice as many where there are no photographs
+# How far points are off, shares of the crop's side: at first, and beyond what the network's own are.
+_FIRST_SCATTER, _SCATTER = 0.008, 0.002
 
 
 @struct.dataclass
@@ -136,8 +142,10 @@ def make_step(
     identity_feature: Callable | None = None,
     averaged: float = AVERAGED,
     keep_statistics: bool = False,
-) -> Callable[[TrainState, EncoderSurface, Weights, Batch], tuple[TrainState, Report]]:
-    """The compiled step.
+) -> Callable[..., tuple[TrainState, Report]]:
+    """The compiled step: (state, surface, weights, batch, random faces or None) -> state, report.
+
+    Without a batch (None) it learns from random faces' points alone.
 
     Args:
         graph: the network's structure, from `split`.
@@ -151,20 +159,45 @@ def make_step(
             trained network needs to learn more from batches that are small or of another kind.
     """
 
-    def loss(parameters, statistics, surface: EncoderSurface, weights: Weights, batch: Batch):
+    def random_faces(encoder: Encoder, surface: EncoderSurface, faces: RandomFaces, key, off):
+        keys = jax.random.split(key, 3)
+        count = RANDOM_FACES * (2 if off is None else 1)
+        identity, expression, points = draw_random_faces(faces, keys[0], count, size)
+        scatter = size * (_FIRST_SCATTER if off is None else _SCATTER)
+        points = points + scatter * jax.random.normal(keys[1], points.shape)
+        if off is not None:  # as the network's own points are off at present
+            rows = jax.random.randint(keys[2], (count,), 0, len(off))
+            points = points + jax.lax.stop_gradient(off)[rows]
+        found = coefficients(encoder.from_points(points), surface.start)
+        return random_faces_term(surface, found, identity, expression)
+
+    def loss(parameters, statistics, surface: EncoderSurface, weights: Weights, batch, faces, key):
         encoder = nnx.merge(graph, parameters, statistics, copy=True)
-        outputs, _ = encoder(batch.image, batch.dense, train=not keep_statistics)
-        found = coefficients(outputs, surface.start)
-        terms = weak_terms(surface, found, batch, size) | supervised_terms(surface, found, batch)
-        if rendering:
-            drawn = draw_batch(surface, found, size, mesh)
-            projected = project_landmarks(surface, found, size)
-            terms |= drawn_terms(drawn, batch, projected, identity_feature)
+        terms, off = {}, None
+        if batch is not None:
+            outputs, features = encoder(batch.image, batch.dense, train=not keep_statistics)
+            found = coefficients(outputs, surface.start)
+            terms = weak_terms(surface, found, batch, size) | supervised_terms(surface, found, batch)
+            if features.points is not None:
+                terms["points"], off = point_error(features.points, batch, size)
+            if rendering:
+                drawn = draw_batch(surface, found, size, mesh)
+                projected = project_landmarks(surface, found, size)
+                terms |= drawn_terms(drawn, batch, projected, identity_feature)
+        if faces is not None:
+            terms["random_faces"] = random_faces(encoder, surface, faces, key, off)
         return weigh(terms, weights), (terms, split(encoder)[2])
 
-    def step(state: TrainState, surface: EncoderSurface, weights: Weights, batch: Batch):
+    def step(
+        state: TrainState,
+        surface: EncoderSurface,
+        weights: Weights,
+        batch: Batch | None,
+        faces: RandomFaces | None = None,
+    ):
+        key = jax.random.fold_in(jax.random.key(0), state.step)
         (total, (terms, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.parameters, state.statistics, surface, weights, batch
+            state.parameters, state.statistics, surface, weights, batch, faces, key
         )
         norm = optax.global_norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)

@@ -24,7 +24,7 @@ from facefit.errors import InputError
 from facefit.model.npz import read_arrays, write_arrays
 
 FORMAT = "facefit-encoder"
-VERSION = 2
+VERSION = 3
 EMBEDDED = "open_encoder.npz"
 _MOST_ARRAYS = 1000  # ResNet-50 has 320
 
@@ -139,6 +139,8 @@ def _from_arrays(arrays: dict[str, np.ndarray], where: str) -> TrainedEncoder:
         raise InputError(f"{where}: damaged ({error!r}). Export it again.") from None
     if version > VERSION:
         raise InputError(f"{where}: written by a newer facefit. Update facefit.")
+    if version < VERSION:
+        raise InputError(f"{where}: an encoder of an older facefit, whose network was another. Train it again.")
     sane = backbone in BACKBONES and len(counts) == 3 and all(0 < count <= 2000 for count in counts)
     if not sane or not 16 <= size <= 1024:
         raise InputError(f"{where}: damaged (backbone {backbone!r}, counts {counts}, size {size}).")
