@@ -19,6 +19,7 @@ from facefit.encoder.losses import Weights
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.pipeline import training_batches
 from facefit.encoder.surface import encoder_surface
+from facefit.encoder.surface_points import random_faces
 from facefit.encoder.synthetic_data import SynthesisSettings, synthesize
 from facefit.encoder.training import make_predict, make_step, optimizer, split, start_state
 from facefit.model import find_model
@@ -40,6 +41,7 @@ def run(smoke: bool = False) -> dict:
     batch, size, repeats = (2, 32, 1) if smoke else (BATCH, SIZE, 8)
     model = find_model("open")
     surface, adam = encoder_surface(model), optimizer(1e-4)
+    faces = random_faces(model, 0)
     encoder = make_encoder(model, 0, "small+landmarks", size)
     graph, data = split(encoder)[0], _batch(model, batch, size)
     state = start_state(encoder, adam)
@@ -54,10 +56,13 @@ def run(smoke: bool = False) -> dict:
         kinds["feature_step"] = (True, identity_feature())
     for name, (rendering, feature) in kinds.items():
         step = make_step(graph, adam, size, rendering, identity_feature=feature)
-        weights, kept = Weights(neutral=0.5, geometry=0.25, albedo=5.0), [jax.tree.map(np.asarray, state)]
+        weights, kept = (
+            Weights(neutral=0.5, geometry=0.25, points=0.5, random_faces=0.5),
+            [jax.tree.map(np.asarray, state)],
+        )
 
         def once(batch=data, step=step, weights=weights, kept=kept):
-            kept[0], report = step(kept[0], surface, weights, batch)
+            kept[0], report = step(kept[0], surface, weights, batch, faces)
             jax.block_until_ready((kept[0], report))
 
         wall, cpu = _seconds(once, repeats)
@@ -114,6 +119,7 @@ def _batch(model, batch: int, size: int) -> Batch:
         image=random.uniform(size=(batch, size, size, 3)).astype(np.float32),
         landmarks=size / 2 + size / 6 * normal(batch, 68, 2),
         dense=size / 2 + size / 6 * normal(batch, 468, 3),
+        surface468=size / 2 + size / 6 * normal(batch, 468, 2),
         landmark_weight=np.ones((batch, 68), np.float32),
         skin=np.ones((batch, size, size), np.float32),
         labelled=np.arange(batch) % 2 == 0,

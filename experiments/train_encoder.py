@@ -192,7 +192,9 @@ def train(config: Config, run: Run) -> None:
 
         set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
     if config.point_steps and not told:
-        raise InputError("point_steps: only small+landmarks with a weight of random_faces learns from points.")
+        raise InputError(
+            "point_steps: only small+landmarks with a weight of random_faces learns from points."
+        )
     checkpoints = Checkpoints(run.folder)
     graph = split(encoder)[0]
     adam = optimizer(schedule(config), config.clip)

@@ -36,6 +36,7 @@ from facefit.encoder.landmarks import ibug_points
 from facefit.encoder.losses import Weights
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.surface import encoder_surface
+from facefit.encoder.surface_points import SurfaceModel, random_faces, surface_model, true_points
 from facefit.encoder.training import (
     TrainState,
     make_predict,
@@ -49,12 +50,12 @@ from facefit.errors import InputError
 from facefit.model import find_model
 from facefit.photo.face_crop import face_square
 
-_LABELS = ("landmarks", "dense", "identity", "expression", "albedo", "lighting")
+_LABELS = ("landmarks", "dense", *dataset.TRUTH)
 _FEW = 600  # photographs without which training does not begin
 _JUDGED = 16  # held-out photographs that are looked at together
 _PARTS = 50  # of the data set, read at a time
 _WARM_UP = 0.02  # of the time, in which the learning rate rises
-_WEIGHTS = Weights(neutral=0.5, geometry=0.25, albedo=5.0, lighting=0.5)
+_WEIGHTS = Weights(neutral=0.5, geometry=0.25, albedo=5.0, lighting=0.5, points=0.5, random_faces=0.5)
 _AVERAGED = 1000.0  # steps that the average of the parameters is over
 
 
@@ -88,8 +89,8 @@ class Arguments:
 class Reader:
     """What a data set, finished or in the making, has had so far; `fresh` gives what came since."""
 
-    def __init__(self, folder: Path):
-        self._folder, self._known = folder, set()  # numbers of samples
+    def __init__(self, folder: Path, model: SurfaceModel):
+        self._folder, self._model, self._known = folder, model, set()  # numbers of samples
 
     @property
     def finished(self) -> bool:
@@ -116,6 +117,9 @@ class Reader:
             images = pool.map(lambda number: dataset.read_sample(self._folder, number)[0], numbers)
             arrays["image"] = np.stack(list(images))
         squares = [face_square(ibug_points(dense)) for dense in arrays["dense"]]
+        truth = [dict(zip(dataset.TRUTH, row)) for row in zip(*(arrays[name] for name in dataset.TRUTH))]
+        size = arrays["image"].shape[1]
+        arrays["surface468"] = np.stack([true_points(self._model, one, size) for one in truth])
         arrays["square"] = np.array([(*center, side) for center, side in squares], np.float32)
         return arrays
 
@@ -160,7 +164,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     if not settings.is_file():
         raise InputError(f"{arguments.data}: no data set in the making. Start `facefit synth` first.")
     model = find_model(json.loads(settings.read_text(encoding="utf-8"))["model"])
-    surface = encoder_surface(model)
+    surface, faces = encoder_surface(model), random_faces(model, arguments.seed)
     half = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
     encoder = make_encoder(model, arguments.seed, "small+landmarks", arguments.size, half)
     graph, size = split(encoder)[0], arguments.size
@@ -177,7 +181,11 @@ def train(arguments: Arguments) -> dict[str, float]:
         both = np.stack([found.identity - batch.identity, batch.identity], 1)
         return np.sqrt(np.einsum("bki,ij,bkj->bk", both, np.asarray(surface.identity_metric), both))
 
-    reader, seen, held = Reader(arguments.data), Memory(arguments.capacity), Memory(arguments.held_out)
+    reader, seen, held = (
+        Reader(arguments.data, surface_model(model)),
+        Memory(arguments.capacity),
+        Memory(arguments.held_out),
+    )
 
     def read(parts: int) -> bool:
         arrays = reader.fresh(parts)
@@ -202,7 +210,7 @@ def train(arguments: Arguments) -> dict[str, float]:
             one = jax.random.fold_in(key, number)
             batch = draw_batch(seen.stored, np.int32(seen.count), one, arguments.batch, size)
             paced = state.optimizer._replace(hyperparams={"schedule": jnp.float32(rate)})
-            state, report = learn(state.replace(optimizer=paced), surface, _WEIGHTS, batch)
+            state, report = learn(state.replace(optimizer=paced), surface, _WEIGHTS, batch, faces)
             number += 1
         jax.block_until_ready(report)
         if time.monotonic() - looked > 2.0:

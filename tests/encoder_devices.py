@@ -40,6 +40,7 @@ def random_batch(seed: int, count: int = BATCH, size: int = SIZE, labelled: floa
         landmarks=size / 2 + size / 6 * normal(count, 68, 2),
         landmark_weight=np.ones((count, 68), np.float32),
         dense=size / 2 + size / 6 * normal(count, 468, 3),
+        surface468=size / 2 + size / 6 * normal(count, 468, 2),
         skin=random.uniform(size=(count, size, size)).astype(np.float32),
         labelled=np.arange(count) < labelled * count,
         identity=normal(count, 4),

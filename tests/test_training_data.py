@@ -189,6 +189,9 @@ def dots():
     return image, image[..., 1].copy(), landmarks
 
 
+KNOWN = np.full((468, 2), 30.0, np.float32)  # surface points of a labelled sample
+
+
 def middle():
     """Dense points around which the network's crop is the middle of the stored one."""
     reach = FACE_SHARE * NETWORK_SHARE * S / 2
@@ -200,7 +203,14 @@ def test_landmarks_move_with_the_picture_and_the_skin():
     moving = Augmentation(0.05, 0.1, 0.2, 1.0, 0, 0, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
     for seed in range(8):
         made = augment(
-            np.random.default_rng(seed), image, skin, landmarks, middle(), P, moving, labelled=seed % 2 == 0
+            np.random.default_rng(seed),
+            image,
+            skin,
+            landmarks,
+            middle(),
+            P,
+            moving,
+            KNOWN if seed % 2 == 0 else None,
         )
         there = [k for k in range(68) if (made.landmarks[k] > 1).all() and (made.landmarks[k] < P - 1).all()]
         assert there
@@ -217,9 +227,9 @@ def test_a_mirrored_face_has_its_landmarks_on_the_other_side():
     assert all(MIRRORED68[a] == b for a, b in pairs.items())
     image, skin, landmarks = dots()
     mirror = Augmentation(0, 0, 0, 1.0, 0, 0, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
-    plain = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, NONE, labelled=False)
-    made = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, mirror, labelled=False)
-    kept = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, mirror, labelled=True)
+    plain = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, NONE, None)
+    made = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, mirror, None)
+    kept = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, mirror, KNOWN)
     assert np.allclose(made.landmarks[16], [P - plain.landmarks[0, 0], plain.landmarks[0, 1]], atol=1e-4)
     # OpenCV rounds sampling positions to 1/32 of a pixel.
     assert np.abs(made.image - plain.image[:, ::-1]).max() < 0.06
@@ -230,7 +240,7 @@ def test_the_gain_is_that_of_linear_light():
     grey = np.full((S, S, 3), 100, np.uint8)
     brighter = Augmentation(0, 0, 0, 0, 0.3, 0.1, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
     points = np.full((68, 2), 30.0, np.float32)
-    made = augment(np.random.default_rng(1), grey, grey[..., 0], points, middle(), P, brighter, labelled=True)
+    made = augment(np.random.default_rng(1), grey, grey[..., 0], points, middle(), P, brighter, KNOWN)
 
     def linear(srgb):
         return ((srgb + 0.055) / 1.055) ** 2.4
@@ -245,7 +255,7 @@ def test_every_augmentation_stays_a_picture():
     points = rng.uniform(15, 50, (68, 2)).astype(np.float32)
     always = Augmentation(grey=0.5, blur=(1, 3), coarse=(1, 0.2), noise=(1, 0.1), jpeg=(1, 10), cover=1)
     for seed in range(12):
-        made = augment(np.random.default_rng(seed), image, skin, points, middle(), P, always, labelled=False)
+        made = augment(np.random.default_rng(seed), image, skin, points, middle(), P, always, None)
         assert made.image.shape == (P, P, 3) and made.image.dtype == np.float32
         assert np.isfinite(made.image).all() and made.image.min() >= 0 and made.image.max() <= 1
         assert made.skin.dtype == np.float32 and made.skin.min() >= 0 and made.skin.max() <= 1
@@ -262,16 +272,18 @@ def test_the_device_cuts_the_crops_that_the_host_cuts(labelled):
         square=np.array([(*center, side) for center, side in squares], np.float32),
         landmarks=data.landmarks[rows],
         dense=data.dense[rows],
+        surface468=data.dense[rows, :, :2] + 1,
         **labels,
     )
     made = plain_batch(jax.tree.map(jnp.asarray, stored), jnp.arange(3), P)
     for k, (image, skin) in enumerate(read):
         points = stored.landmarks[k], stored.dense[k]
-        wanted = augment(np.random.default_rng(0), image, skin, *points, P, NONE, labelled=True)
+        wanted = augment(np.random.default_rng(0), image, skin, *points, P, NONE, stored.surface468[k])
         # OpenCV rounds sampling positions to 1/32 of a pixel, and colours to bytes.
         assert np.abs(made.image[k] - wanted.image).max() < 0.06
         assert np.allclose(made.landmarks[k], wanted.landmarks, atol=1e-3)
         assert np.allclose(made.dense[k], wanted.dense, atol=1e-3)
+        assert np.allclose(made.surface468[k], wanted.surface468, atol=1e-3)
 
 
 def test_augmentation_on_the_device_stays_a_picture_and_tells_its_light(labelled):
@@ -280,6 +292,7 @@ def test_augmentation_on_the_device_stays_a_picture_and_tells_its_light(labelled
     grey = jnp.full((count, S, S, 3), 100, jnp.uint8)
     zeros = {name: jnp.asarray(data.truth[name][:count]) for name in ("identity", "expression", "albedo")}
     points = {"landmarks": jnp.asarray(data.landmarks[:count]), "dense": jnp.asarray(data.dense[:count])}
+    points["surface468"] = points["dense"][..., :2]
     square = jnp.tile(jnp.asarray([S / 2, S / 2, S / 2]), (count, 1))
     stored = Stored(image=grey, square=square, lighting=jnp.ones((count, 9, 3)), **points, **zeros)
     lit = Augmentation(0, 0, 0, 0, 0.3, 0.1, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)

@@ -19,7 +19,7 @@ class Batch:
             those of the surface (`FaceModel.landmarks68`), also where the head hides them.
         landmark_weight: in [0, 1]; 0 where a point is not known.
         dense: the points of our own detector, which the encoder may be told: x, y and z in crop pixels.
-        surface468: where the truth has the surface points (`FaceModel.landmarks468`) that the dense ones stand
+        surface468: where the truth has the surface points (`FaceModel.landmarks468`) that dense ones stand
             for, also those that are hidden; crop pixels, zeros where it is not known.
         skin: how far a pixel is uncovered skin of this face, in [0, 1]: the photometric loss's attention.
         labelled: whether the coefficients below are known (synthetic samples, fitted photographs) or zeros.

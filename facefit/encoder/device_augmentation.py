@@ -36,6 +36,7 @@ class Stored:
     square: Float[Array, "N 3"]
     landmarks: Float[Array, "N 68 2"]
     dense: Float[Array, "N 468 3"]
+    surface468: Float[Array, "N 468 2"]
     identity: Float[Array, "N I"]
     expression: Float[Array, "N E"]
     albedo: Float[Array, "N A"]
@@ -104,15 +105,17 @@ def _cut(stored: Stored, rows, size: int, shift, zoom, angle) -> Batch:
         back = jnp.linalg.inv(turn)
         dense = stored.dense[row]
         moved = jnp.concatenate([(dense[:, :2] - offset) @ back.T, dense[:, 2:] / step], -1)
-        return image / 255.0, (stored.landmarks[row] - offset) @ back.T, moved
+        flat = (stored.landmarks[row], stored.surface468[row])
+        return image / 255.0, *((points - offset) @ back.T for points in flat), moved
 
-    image, landmarks, dense = jax.vmap(one)(rows, shift, zoom, angle)
+    image, landmarks, surface468, dense = jax.vmap(one)(rows, shift, zoom, angle)
     count = len(rows)
     return Batch(
         image=image,
         landmarks=landmarks,
         landmark_weight=jnp.ones((count, 68)),
         dense=dense,
+        surface468=surface468,
         skin=jnp.zeros((count, 1, 1)),
         labelled=jnp.ones(count, bool),
         identity=stored.identity[rows],

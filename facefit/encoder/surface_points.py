@@ -45,9 +45,7 @@ def surface_model(model: FaceModel) -> SurfaceModel:
     return SurfaceModel(*arrays, counts)
 
 
-def true_points(
-    model: SurfaceModel, truth: dict[str, np.ndarray], size: int
-) -> Float[np.ndarray, "468 2"]:
+def true_points(model: SurfaceModel, truth: dict[str, np.ndarray], size: int) -> Float[np.ndarray, "468 2"]:
     """The surface points of a labelled sample in the pixels of its stored crop.
 
     Args:

@@ -140,7 +140,9 @@ def _from_arrays(arrays: dict[str, np.ndarray], where: str) -> TrainedEncoder:
     if version > VERSION:
         raise InputError(f"{where}: written by a newer facefit. Update facefit.")
     if version < VERSION:
-        raise InputError(f"{where}: an encoder of an older facefit, whose network was another. Train it again.")
+        raise InputError(
+            f"{where}: an encoder of an older facefit, whose network was another. Train it again."
+        )
     sane = backbone in BACKBONES and len(counts) == 3 and all(0 < count <= 2000 for count in counts)
     if not sane or not 16 <= size <= 1024:
         raise InputError(f"{where}: damaged (backbone {backbone!r}, counts {counts}, size {size}).")
