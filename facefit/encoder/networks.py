@@ -214,7 +214,8 @@ def patches_at(
     image: Float[Array, "B H W 3"], points: Float[Array, "B L 2"]
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B L 2"]]:
     """The picture around points, `PATCH` pixels square, in a row each; and where in the patch's middle pixels
-    a point is, in [-.5, .5]. Beyond the border the picture's last pixels are repeated.
+    a point is, in [-.5, .5]. Beyond the border the picture's last pixels are repeated; points further out
+    see the border.
     """
     reach = PATCH // 2
     corner = jnp.round(points) - reach  # of whole pixels: slices are fast, and the rest is told
