@@ -1,8 +1,8 @@
 """Measures a trained encoder on the held-out part of data sets, told the points that our detector finds:
 `python -m experiments.evaluate_encoder ENCODER.npz --data FOLDER...`. Faces not found are left out.
 
-With `--rendering` predictions are drawn and compared with the photographs; `--picture OUT.png` draws predicted
-beside true faces, with the error in colour.
+With `--rendering` predictions are drawn and compared with the photographs; `--picture OUT.png` draws
+predicted beside true faces, with the error in colour.
 """
 
 from __future__ import annotations

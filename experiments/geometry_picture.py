@@ -1,6 +1,4 @@
-"""The picture of predicted beside true faces: photograph, true head, predicted head, and in colour how far the
-predicted face is from the true one.
-"""
+"""Predicted beside true faces: photograph, true head, predicted head, and in colour their distance."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from facefit.metrics import nme_box
 from facefit.model import FaceModel
 from facefit.model.registration import similarity
 
-
 # Drawn skin of less than so many pixels says nothing of a photograph's colours.
 _LEAST_PIXELS = 16.0
 
