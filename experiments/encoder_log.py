@@ -104,22 +104,22 @@ class Log:
                     self._board.add_scalar(f"{kind}/{name}", value, step)
             if batches:
                 image = picture(surface, predict(batches[0].image, batches[0].dense), batches[0], size)
-                self._picture(kind, "faces", step, image)
+                self._picture(kind, step, image)
             known = known_faces(batches, predict, _KNOWN)
             if known is not None:
                 image = geometry_picture(model, np.asarray(surface.frontal), *known)
-                self._picture("geometry" if kind == "labelled" else f"geometry_{kind}", "faces", step, image)
+                self._picture("geometry" if kind == "labelled" else f"geometry_{kind}", step, image)
         if not draw_curves(self._folder) and not self._told:
             print(MISSING)
             self._told = True
         self._last = time.monotonic()
 
-    def _picture(self, name: str, what: str, step: int, image: np.ndarray) -> None:
+    def _picture(self, name: str, step: int, image: np.ndarray) -> None:
         folder = self._folder / "pictures"
         folder.mkdir(exist_ok=True)
         write_png(folder / f"{name}_{step:07d}.png", image)
         if self._board:
-            self._board.add_image(f"{name}/{what}", image, step, dataformats="HWC")
+            self._board.add_image(f"{name}/faces", image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Closes the files."""

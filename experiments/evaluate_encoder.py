@@ -63,23 +63,26 @@ class Measured:
     """An encoder ready to be measured.
 
     Attributes:
+        source: name or file of its face model.
         predict: (images, dense points) -> coefficients.
         size: of its crops, pixels.
     """
 
+    source: str
     model: FaceModel
     surface: EncoderSurface
     predict: Callable[[np.ndarray, np.ndarray], Coefficients]
     size: int
 
     @classmethod
-    def of(cls, trained: TrainedEncoder) -> Measured:
-        """With the face model that its file names."""
-        model = find_model(trained.model)
+    def of(cls, trained: TrainedEncoder, source: str | None = None) -> Measured:
+        """With the face model that its file names, or the one of another name or file."""
+        source = source or trained.model
+        model = find_model(source)
         surface = encoder_surface(model)
         graph, state = nnx.split(trained.encoder)
         predict = functools.partial(_predict, graph, state, surface)
-        return cls(model, surface, predict, trained.size)
+        return cls(source, model, surface, predict, trained.size)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -105,8 +108,7 @@ def identity_features() -> Callable | None:
 def held_out(folder: Path, splits: Sequence[str], limit: int, measured: Measured) -> list[Batch]:
     """Batches of a data set's splits, at most `limit` photographs of each."""
     parts = (
-        evaluation_batches(folder, split, _BATCH, measured.size, limit, measured.model.name)
-        for split in splits
+        evaluation_batches(folder, split, _BATCH, measured.size, limit, measured.source) for split in splits
     )
     return list(chain.from_iterable(parts))
 
