@@ -149,6 +149,7 @@ def _make(arguments: Arguments, name: str, config: Config) -> None:
     else:
         train(config, Run(folder, arguments.minutes, workers=arguments.workers))
         trained = trained_encoder(folder, "")
+    folder.mkdir(parents=True, exist_ok=True)
     measured, figures = Measured.of(trained, config.model), {}
     for kind in ("labelled", "photographs"):
         data = getattr(arguments.config, kind)
@@ -158,7 +159,6 @@ def _make(arguments: Arguments, name: str, config: Config) -> None:
             if kind == "labelled" and figures[kind].get("neutral_mm"):
                 draw_known(measured, batches, folder / "geometry.png")
     kept = {"made_with": _made_with(arguments, config), "figures": figures}
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "evaluation.json", json.dumps(kept, indent=1) + "\n")
 
 
