@@ -88,7 +88,9 @@ def variants(config: Config) -> dict[str, Config]:
     for field in dataclasses.fields(Weights):
         if getattr(config.weights, field.name) and field.name not in TRUTH:
             weights = config.weights.replace(**{field.name: 0.0})
-            found[f"no_{field.name}"] = change(config, weights=weights)
+            # The landmarks have a weight of their own in a training's first steps.
+            first = 0.0 if field.name == "landmarks" else config.first_landmarks
+            found[f"no_{field.name}"] = change(config, weights=weights, first_landmarks=first)
     if config.labelled and any(getattr(config.weights, name) for name in TRUTH):
         weights = config.weights.replace(**dict.fromkeys(TRUTH, 0.0))
         found["no_truth"] = change(config, weights=weights)
