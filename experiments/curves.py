@@ -117,6 +117,7 @@ def draw_curves(folder: Path) -> bool:
     figure = Figure(figsize=(4.0 * _COLUMNS, 2.7 * rows), dpi=100, layout="constrained")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     kinds = sorted({kind for curves in figures.values() for kind in curves})
+    last = max(curve.steps[-1] for curve in terms.values()) if terms else None
     for axis, (measured, term) in zip(axes, panels):
         if measured:
             _draw_figure(axis, measured, figures[measured], mean_face, kinds)
@@ -124,6 +125,7 @@ def draw_curves(folder: Path) -> bool:
             _draw_term(axis, term, terms[term])
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlim(0, last and 1.03 * last)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
     for axis in axes[len(panels) :]:

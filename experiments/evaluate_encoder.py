@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import tyro
@@ -32,6 +33,7 @@ from facefit.encoder.weights import TrainedEncoder, load_encoder
 from facefit.errors import InputError
 from facefit.export.obj import write_png
 from facefit.model import FaceModel, find_model
+from facefit.model.atomic import write_bytes
 
 _BATCH = 16
 _SHOWN = 6  # faces in a picture
@@ -47,7 +49,8 @@ class Arguments:
         split: train, validation or test.
         limit: samples of each at most.
         rendering: draw the predictions and compare colours and, with `facefit[train]`, identity features.
-        picture: file for the first faces whose truth is known beside what is predicted, PNG.
+        picture: file for faces whose truth is known beside what is predicted, .png or .jpg.
+        faces: how many in the picture.
     """
 
     encoder: tyro.conf.Positional[Path]
@@ -56,6 +59,7 @@ class Arguments:
     limit: int = 200
     rendering: bool = False
     picture: Path | None = None
+    faces: int = _SHOWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,15 +126,20 @@ def measure(measured: Measured, batches: Sequence[Batch], rendering: bool) -> di
 
 
 def draw_known(measured: Measured, batches: Sequence[Batch], path: Path, shown: int = _SHOWN) -> None:
-    """Writes the picture of the first faces whose truth is known.
+    """Writes the picture of the first faces whose truth is known, PNG or JPEG by the name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the file cannot be written.
     """
     pictures = known_faces(batches, measured.predict, shown)
     if pictures is None:
         raise InputError(f"{path}: of no face is the truth known. Give a data set of `facefit synth`.")
-    write_png(path, geometry_picture(measured.model, np.asarray(measured.surface.frontal), *pictures))
+    drawn = geometry_picture(measured.model, np.asarray(measured.surface.frontal), *pictures)
+    if path.suffix in (".jpg", ".jpeg"):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
+        write_bytes(path, cv2.imencode(".jpg", drawn[..., ::-1], quality)[1].tobytes())
+    else:
+        write_png(path, drawn)
 
 
 def known_faces(
@@ -164,7 +173,7 @@ def figures(arguments: Arguments) -> dict[str, dict[str, float]]:
         results[folder.name] = measure(measured, batches, arguments.rendering)
         seen += batches
     if arguments.picture:
-        draw_known(measured, seen, arguments.picture)
+        draw_known(measured, seen, arguments.picture, arguments.faces)
     return results
 
 

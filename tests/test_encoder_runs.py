@@ -105,6 +105,21 @@ def test_an_ablation_makes_its_table_and_goes_on_where_it_stopped(data, tmp_path
     assert (run / "table.md").read_text().startswith("| | neutral face, mm |")
 
 
+def test_an_evaluation_compares_pictures_and_draws_known_faces(data, tmp_path):
+    model = find_model("open")
+    trained = TrainedEncoder(make_encoder(model, 0, "small+landmarks", 32), None, 32, model.name, "untrained")
+    save_encoder(trained, tmp_path / "e.npz")
+    words = [sys.executable, "-m", "experiments.evaluate_encoder", str(tmp_path / "e.npz")]
+    words += ["--data", str(data), "--rendering", "--picture", str(tmp_path / "faces.jpg"), "--faces", "3"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["noise"]
+    assert figures["photographs"] == 1 and figures["photometric"] > 0
+    assert figures["neutral_mm"] == pytest.approx(figures["mean_face_mm"])
+    picture = cv2.imread(str(tmp_path / "faces.jpg"))
+    assert picture.shape[1] > 7 * 240 and 240 < picture.shape[0] < 480  # a single person is held out
+
+
 def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
     model = find_model("open")
     trained = TrainedEncoder(make_encoder(model, 0, "small+landmarks", 32), None, 32, model.name, "untrained")
