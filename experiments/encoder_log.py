@@ -1,4 +1,4 @@
-"""What a training run writes for people: JSON lines, TensorBoard, pictures, and a line of progress."""
+"""What a training run writes for people: JSON lines, curves, TensorBoard, pictures, a line of progress."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments.curves import MISSING, draw_curves
+from experiments.evaluate_encoder import known_faces
+from experiments.geometry_picture import geometry_picture
 from facefit.encoder.batch import Batch
 from facefit.encoder.coefficients import Coefficients
 from facefit.encoder.losses import draw, project_landmarks
@@ -20,11 +23,12 @@ from facefit.model import FaceModel
 
 _EVERY = 20  # steps between two lines of progress
 _SHOWN = 6  # faces of each kind in a picture
+_KNOWN = 4  # of them with their geometry
 _TOLD = ("photometric", "landmarks", "neutral", "points", "random_faces")  # terms in a line of progress
 
 
 class Log:
-    """log.jsonl (a line a step and one an evaluation), TensorBoard's files, and pictures/."""
+    """log.jsonl (a line a step and one an evaluation), curves.png, TensorBoard's files, and pictures/."""
 
     def __init__(self, folder: Path, start: int, steps: int):
         """
@@ -52,6 +56,7 @@ class Log:
         except ImportError:
             print("tensorboardX is not installed: log.jsonl only. pip install 'facefit[train]' adds it.")
             self._board = None
+        self._told = False
         self._began = self._last = time.monotonic()
         self._waited = 0.0
 
@@ -88,7 +93,7 @@ class Log:
         predict,
         held_out: dict[str, list[Batch]],
     ) -> None:
-        """Measures and draws held-out samples of each kind."""
+        """Measures and draws held-out samples of each kind, and the curves until now."""
         for kind, batches in held_out.items():
             figures = evaluate(model, surface, predict, batches, size)
             self._write({"step": step, "evaluation": kind} | figures)
@@ -99,12 +104,22 @@ class Log:
                     self._board.add_scalar(f"{kind}/{name}", value, step)
             if batches:
                 image = picture(surface, predict(batches[0].image, batches[0].dense), batches[0], size)
-                folder = self._folder / "pictures"
-                folder.mkdir(exist_ok=True)
-                write_png(folder / f"{kind}_{step:07d}.png", image)
-                if self._board:
-                    self._board.add_image(f"{kind}/faces", image, step, dataformats="HWC")
+                self._picture(kind, step, image)
+            known = known_faces(batches, predict, _KNOWN)
+            if known is not None:
+                image = geometry_picture(model, np.asarray(surface.frontal), *known)
+                self._picture("geometry" if kind == "labelled" else f"geometry_{kind}", step, image)
+        if not draw_curves(self._folder) and not self._told:
+            print(MISSING)
+            self._told = True
         self._last = time.monotonic()
+
+    def _picture(self, name: str, step: int, image: np.ndarray) -> None:
+        folder = self._folder / "pictures"
+        folder.mkdir(exist_ok=True)
+        write_png(folder / f"{name}_{step:07d}.png", image)
+        if self._board:
+            self._board.add_image(f"{name}/faces", image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Closes the files."""

@@ -26,7 +26,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
+from experiments.command_line import exit_status
 from facefit import cache
+from facefit.encoder.weights import TrainedEncoder, load_encoder
 from facefit.errors import FacefitError, PhotoError
 from facefit.fit.outputs import save_landmarks, save_neutral, save_overlay
 from facefit.fit.result import Fit
@@ -166,9 +168,16 @@ class Detections:
 
 
 def run_job(
-    job: Job, model: FaceModel, settings: Settings, detections: Detections
+    job: Job,
+    model: FaceModel,
+    settings: Settings,
+    detections: Detections,
+    trained: TrainedEncoder | None = None,
 ) -> tuple[Fit, list[Photograph]]:
     """One fit and its files. Photographs in which no face is found are left out, as `facefit fit` does.
+
+    Args:
+        trained: the encoder of `settings.encoder`; None is the embedded one.
 
     Raises:
         PhotoError: none of the photographs is usable.
@@ -185,12 +194,12 @@ def run_job(
     if not photographs:
         raise PhotoError("; ".join(failures))
     if settings.preset == "encoder":
-        fit = predicted_fit(photographs, [], model, "", settings.encoder)
+        fit = predicted_fit(photographs, [], model, "", trained)
     else:
         preset = MEAN_FACE if settings.preset == "mean" else settings.preset
         estimate = None
         if settings.start == "encoder":
-            estimate = encoder_start(model, settings.encoder)(photographs)
+            estimate = encoder_start(model, trained)(photographs)
         fit = fit_subject(photographs, model, preset, estimate=estimate)
     if job.kind == "landmarks":
         save_landmarks(fit, 0, job.target)
@@ -229,13 +238,14 @@ def main(settings: Settings) -> None:
     settings.run.mkdir(parents=True, exist_ok=True)
     detections = Detections(settings.detections or settings.run / "detections")
     model, _ = resolve_model(settings.model)
+    trained = load_encoder(settings.encoder) if settings.encoder else None  # once, for all cases
     if settings.overlays:
         settings.overlays.mkdir(parents=True, exist_ok=True)
     todo = [job for job in jobs(settings) if settings.again or not done(job)]
     for place, job in enumerate(todo, 1):
         start = time.perf_counter()
         try:
-            fit, photographs = run_job(job, model, settings, detections)
+            fit, photographs = run_job(job, model, settings, detections, trained)
         except FacefitError as error:
             print(f"[{place}/{len(todo)}] {job.name}: FAILED: {error}", flush=True)
             continue
@@ -261,4 +271,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    sys.exit(exit_status(lambda: main(tyro.cli(Settings))))

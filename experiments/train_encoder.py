@@ -52,7 +52,8 @@ class Config:
         first_landmarks: weight of the landmarks in the first steps. Before the network knows poses their
             gradient is a hundred times that of the shape, and would have the shape explain the pose.
         seed: of the first parameters and the data's order.
-        evaluate: steps between two looks at the held-out faces. held_out: how many of each kind at most.
+        evaluate: steps between two looks at the held-out faces; 0: an epoch, as many steps as show so many
+            photographs as there are to learn from. held_out: how many of each kind at most.
     """
 
     labelled: str = ""
@@ -85,7 +86,7 @@ class Config:
     )
     first_landmarks: float = 4e-4
     seed: int = 0
-    evaluate: int = 250
+    evaluate: int = 0
     held_out: int = 128
 
 
@@ -101,7 +102,6 @@ PRESETS = {
         warm_up=0,
         bfloat16=True,
         weights=Weights(),
-        evaluate=5000,
         held_out=1000,
     ),
     "cpu": Config(),
@@ -173,7 +173,7 @@ def train(config: Config, run: Run) -> None:
     cache.enable()
     chief = jax.process_index() == 0
     if chief:
-        check_config(run.folder, dataclasses.asdict(config))
+        check_config(run.folder, dataclasses.asdict(config), free=("evaluate", "held_out"))
     mesh = devices_mesh()
     if config.batch % mesh.size:
         raise InputError(f"batch {config.batch}: must be divisible by the {mesh.size} devices.")
@@ -220,6 +220,7 @@ def train(config: Config, run: Run) -> None:
     predict = make_predict(graph)
     weighed = [config.weights.replace(landmarks=config.first_landmarks), config.weights]
     held_out = _held_out(config) if chief else {}
+    interval = config.evaluate or epoch_steps(config)
     steps = [
         make_step(graph, adam, config.size, rendering, mesh, feature, keep_statistics=config.keep_statistics)
         for rendering in (False, True)
@@ -247,7 +248,7 @@ def train(config: Config, run: Run) -> None:
         last = done == config.steps or done == run.stop_after
         if log:
             log.step(done, report, waited, config.batch)
-        if done % config.evaluate == 0 or done == config.steps:
+        if done % interval == 0 or done == config.steps:
             if log:
                 forward = functools.partial(predict, state, surface)
                 log.evaluate(done, config.size, model, surface, forward, held_out)
@@ -260,6 +261,15 @@ def train(config: Config, run: Run) -> None:
     checkpoints.close()
     if log:
         log.close()
+
+
+def epoch_steps(config: Config) -> int:
+    """Steps of an epoch: they show as many photographs as there are to train on, both kinds together."""
+    from facefit.encoder.dataset import TRAIN, read_dataset
+
+    folders = [folder for folder in (config.labelled, config.photographs) if folder]
+    count = sum(int((read_dataset(folder).split == TRAIN).sum()) for folder in folders)
+    return max(round(count / config.batch), 1)
 
 
 def _held_out(config: Config) -> dict:

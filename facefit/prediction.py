@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from facefit.encoder.predict import check_model, predict
-from facefit.encoder.weights import embedded_encoder, load_encoder
+from facefit.encoder.weights import TrainedEncoder, embedded_encoder, load_encoder
 from facefit.fit.estimate import Estimate
 from facefit.fit.result import Fit, FittedView
 from facefit.metrics import landmark_rmse
@@ -20,18 +20,18 @@ from facefit.photo import Photograph
 
 
 def encoder_start(
-    model: FaceModel, encoder: Path | None = None
+    model: FaceModel, encoder: Path | TrainedEncoder | None = None
 ) -> Callable[[Sequence[Photograph]], Estimate]:
     """Who estimates the face in one person's photographs, for `facefit.fit.subject.fit_subject`.
 
     Args:
-        encoder: a trained encoder's file; None takes the embedded one.
+        encoder: a trained encoder, or its file, which is read; None takes the embedded one.
 
     Raises:
         InputError: the encoder is not for this model, or there is none; later, where a photograph is given
             with landmarks and the detector sees no face there.
     """
-    trained = embedded_encoder() if encoder is None else load_encoder(encoder)
+    trained = _trained(encoder)
     check_model(model, trained)
 
     def estimate(photographs: Sequence[Photograph]) -> Estimate:
@@ -52,17 +52,17 @@ def predicted_fit(
     entries: list[dict],
     model: FaceModel,
     source: str,
-    encoder: Path | None = None,
+    encoder: Path | TrainedEncoder | None = None,
 ) -> Fit:
     """The encoder's prediction as the record that fitting returns, so that everything written is the same.
 
     Args:
         entries: of `read_photographs`; those of the photographs used are completed, among others by
             "identity_share": how much of the person's identity comes from this photograph.
-        encoder: a trained encoder's file; None takes the embedded one.
+        encoder: a trained encoder, or its file, which is read; None takes the embedded one.
     """
     before = time.perf_counter()
-    trained = embedded_encoder() if encoder is None else load_encoder(encoder)
+    trained = _trained(encoder)
     found = predict(photographs, model, trained)
     views = []
     for photograph, view in zip(photographs, found.views):
@@ -103,3 +103,9 @@ def predicted_fit(
         "seconds": {"encoder": time.perf_counter() - before},
     }
     return Fit(model, found.identity, found.albedo, tuple(views), details)
+
+
+def _trained(encoder: Path | TrainedEncoder | None) -> TrainedEncoder:
+    if isinstance(encoder, TrainedEncoder):
+        return encoder
+    return embedded_encoder() if encoder is None else load_encoder(encoder)

@@ -56,6 +56,70 @@ def test_other_settings_are_refused_with_their_difference(unbroken, data):
     assert "batch: 4 there, 8 now" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_run_looks_at_held_out_faces_every_epoch_and_draws_its_curves(data, tmp_path):
+    pytest.importorskip("matplotlib")
+    run = tmp_path / "run"
+    done = train(run, data, STEPS, "--evaluate", "0")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    # 22 of the 24 persons are to learn from, four a step: six steps.
+    assert [line["step"] for line in lines if "evaluation" in line] == [6, 12, STEPS]
+    assert (run / "curves.png").is_file()
+    written = {path.name for path in (run / "pictures").iterdir()}
+    assert {
+        f"{name}_{step:07d}.png" for name in ("labelled", "geometry") for step in (6, 12, STEPS)
+    } == written
+
+
+def test_when_a_run_is_measured_may_change_while_it_goes_on(unbroken, data):
+    done = train(unbroken, data, STEPS, "--evaluate", "7", "--held-out", "2")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_ablation_makes_its_table_and_goes_on_where_it_stopped(data, tmp_path):
+    run = tmp_path / "ablation"
+    command = [sys.executable, "-m", "experiments.ablate_encoder", "--labelled", str(data), "--run", str(run)]
+    settings = {"size": 32, "batch": 4, "steps": 3, "landmark-steps": 3, "warm-up": 0, "held-out": 2}
+    settings |= {"identity-feature": 0.0, "minutes": 0.0}
+    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+    def ablate(*rows):
+        done = subprocess.run(
+            [*command, "--rows", *rows], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = ablate("start", "all")
+    assert "| the start |" in first and "| all losses |" in first
+    evaluated = run / "all" / "evaluation.json"
+    before = evaluated.stat().st_mtime_ns
+    (run / "no_landmarks").mkdir()  # as if it had been stopped before its first step
+    second = ablate("all", "no_landmarks")
+    assert evaluated.stat().st_mtime_ns == before
+    assert "| without landmarks |" in second and "| the start |" in second
+    figures = json.loads((run / "table.json").read_text())
+    assert list(figures) == ["start", "all", "no_landmarks"]
+    assert figures["start"]["labelled"]["improvement"] == pytest.approx(0.0, abs=1e-6)  # the mean face
+    assert figures["all"]["labelled"]["neutral_mm"] != figures["no_landmarks"]["labelled"]["neutral_mm"]
+    assert (run / "table.md").read_text().startswith("| | neutral face, mm |")
+
+
+def test_an_evaluation_compares_pictures_and_draws_known_faces(data, tmp_path):
+    model = find_model("open")
+    trained = TrainedEncoder(make_encoder(model, 0, "small+landmarks", 32), None, 32, model.name, "untrained")
+    save_encoder(trained, tmp_path / "e.npz")
+    words = [sys.executable, "-m", "experiments.evaluate_encoder", str(tmp_path / "e.npz")]
+    words += ["--data", str(data), "--rendering", "--picture", str(tmp_path / "faces.jpg"), "--faces", "3"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["noise"]
+    assert figures["photographs"] == 1 and figures["photometric"] > 0
+    assert figures["neutral_mm"] == pytest.approx(figures["mean_face_mm"])
+    picture = cv2.imread(str(tmp_path / "faces.jpg"))
+    assert picture.shape[1] > 7 * 240 and 240 < picture.shape[0] < 480  # a single person is held out
+
+
 def test_prediction_writes_what_fitting_writes(tmp_path, capsys):
     model = find_model("open")
     trained = TrainedEncoder(make_encoder(model, 0, "small+landmarks", 32), None, 32, model.name, "untrained")

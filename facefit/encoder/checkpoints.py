@@ -5,6 +5,7 @@ been.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,12 @@ def _named(state: TrainState) -> dict[str, Any]:
     }
 
 
-def check_config(folder: Path, config: dict[str, Any]) -> bool:
+def check_config(folder: Path, config: dict[str, Any], free: Sequence[str] = ()) -> bool:
     """Notes a run's settings in its folder, or compares with those noted before.
 
     Args:
         config: plain JSON values that decide what the run computes.
+        free: names of values that do not, and may be others when the run goes on.
 
     Returns:
         whether the folder holds a run already.
@@ -97,7 +99,7 @@ def check_config(folder: Path, config: dict[str, Any]) -> bool:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}). Delete the run folder, or give another.") from None
-    names = sorted(before.keys() | config.keys())
+    names = sorted((before.keys() | config.keys()) - set(free))
     different = [name for name in names if before.get(name) != config.get(name)]
     if different:
         listed = "\n".join(
