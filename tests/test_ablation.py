@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from experiments.ablate_encoder import TRUTH, Arguments, ablate, table, variants
+from experiments.ablate_encoder import ADDED_TRUTH, TRUTH, Arguments, ablate, table, variants
 from facefit.encoder.losses import Weights
 from facefit.errors import InputError
 
@@ -24,7 +24,9 @@ def test_every_loss_of_the_paper_is_left_out_in_turn_and_nothing_else_with_it():
         assert dataclasses.replace(config, weights=restored, first_landmarks=first) == whole
     # Where the first steps weigh the landmarks otherwise, they are left out there too.
     assert found["no_landmarks"].first_landmarks == 0 and found["no_photometric"].first_landmarks > 0
-    assert all(getattr(found["no_truth"].weights, name) == 0 for name in TRUTH)
+    assert all(getattr(whole.weights, name) == 0 for name in TRUTH)
+    assert found["with_truth"].weights == whole.weights.replace(**ADDED_TRUTH)
+    assert variants(found["with_truth"])["no_truth"] == whole
     assert (found["no_labelled_faces"].labelled, found["no_photographs"].photographs) == ("", "")
     assert dataclasses.replace(found["other_order"], seed=whole.seed) == whole != found["other_order"]
 
@@ -32,7 +34,9 @@ def test_every_loss_of_the_paper_is_left_out_in_turn_and_nothing_else_with_it():
 def test_a_loss_that_counts_nothing_is_not_left_out_again():
     weights = CONFIG.weights.replace(identity_feature=0.0)
     found = variants(dataclasses.replace(CONFIG, weights=weights, labelled="", start=""))
-    assert not {"no_identity_feature", "no_truth", "no_labelled_faces", "no_photographs"} & set(found)
+    assert not {"no_identity_feature", "no_truth", "with_truth", "no_labelled_faces", "no_photographs"} & set(
+        found
+    )
     assert not found["all"].keep_statistics  # there are none to keep
 
 
