@@ -31,7 +31,7 @@ from facefit.model import find_model
 from facefit.model.atomic import write_text
 
 # Terms that know the truth, which are one row together, and what they weigh where they are added.
-TRUTH = ("neutral", "geometry", "albedo", "lighting")
+TRUTH = ("neutral", "geometry", "albedo", "lighting", "points", "random_faces")
 ADDED_TRUTH = {"neutral": 0.5, "geometry": 0.25, "albedo": 5.0}
 START, FULL, OTHER_SEED, WITH_TRUTH = "start", "all", "other_order", "with_truth"
 TITLES = {
