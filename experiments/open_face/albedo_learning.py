@@ -71,12 +71,14 @@ class Learned(NamedTuple):
         components: (K, U, 3), in units of the coefficients' prior.
         colors: of the photographs: coefficients (N, F + K), named first, and lighting (N, 9, 3).
         covariance: of the coefficients given the photograph, (N, F + K, F + K).
+        share: how much each photograph counts, 1 on average, (N,).
     """
 
     offset: Float[Array, "U 3"]
     components: Float[Array, "K U 3"]
     colors: Colors
     covariance: Float[Array, "N C C"]
+    share: Float[Array, " N"]
 
 
 def fold_mesh(vertices: np.ndarray, faces: np.ndarray, albedo: np.ndarray, axes: np.ndarray) -> Fold:
@@ -195,7 +197,7 @@ def _sums(mean, named, fold: Fold, learned: Learned, seen: Seen, count):
 
     items = jax.tree.map(cut, (learned.colors, learned.covariance, seen))
     empty = jnp.zeros((len(fold.pair), 3, unknowns, unknowns)), jnp.zeros((len(fold.pair), 3, unknowns))
-    return jax.lax.scan(add, empty, (*items, cut(jnp.ones(count_all, jnp.float32))))[0]
+    return jax.lax.scan(add, empty, (*items, cut(learned.share)))[0]
 
 
 def _roughness(values: Float[Array, "U 3 K"], fold: Fold) -> Float[Array, "U 3 K"]:
@@ -250,31 +252,50 @@ def maximise(
 
 
 def whitened(learned: Learned, kept: int) -> Learned:
-    """The same albedo from components whose coefficients have unit variance over the photographs, no two of
-    them correlated, the strongest component first (the parameter expansion of Liu, Rubin, Wu 1998, which
-    makes expectation-maximisation of factors converge in a few rounds).
+    """The same albedo from components whose coefficients have mean zero and unit variance over the
+    photographs, no two of them correlated, the strongest component first (the parameter expansion of Liu,
+    Rubin, Wu 1998, which makes expectation-maximisation of factors converge in a few rounds).
 
     Args:
         kept: coefficients of named components, which stay as they are.
     """
     if not len(learned.components):
         return learned
+    share = np.asarray(learned.share, np.float64) / len(learned.share)
     own = np.asarray(learned.colors.albedo[:, kept:], np.float64)
-    inside = np.asarray(learned.covariance[:, kept:, kept:], np.float64).mean(0)
-    values, vectors = np.linalg.eigh(own.T @ own / len(own) + inside)
+    middle = share @ own
+    own = own - middle
+    inside = np.tensordot(share, np.asarray(learned.covariance[:, kept:, kept:], np.float64), 1)
+    values, vectors = np.linalg.eigh((own.T * share) @ own + inside)
     root = vectors * np.sqrt(np.maximum(values, 1e-8))  # moments = root root^T
     flat = np.asarray(learned.components, np.float64).reshape(len(root), -1)
+    offset = np.asarray(learned.offset, np.float64) + (middle @ flat).reshape(learned.offset.shape)
     _, turn = np.linalg.eigh((root.T @ flat) @ (root.T @ flat).T)
     mix = root @ turn[:, ::-1]  # old coefficients = mix @ new ones
     back = np.linalg.inv(mix)
     whole = np.eye(kept + len(mix))
     whole[kept:, kept:] = back
     whole = jnp.asarray(whole, jnp.float32)
+    moved = learned.colors.albedo.at[:, kept:].set(jnp.asarray(own, jnp.float32))
     return learned._replace(
+        offset=jnp.asarray(offset, jnp.float32),
         components=jnp.asarray((mix.T @ flat).reshape(learned.components.shape), jnp.float32),
-        colors=learned.colors._replace(albedo=learned.colors.albedo @ whole.T),
+        colors=learned.colors._replace(albedo=moved @ whole.T),
         covariance=whole @ learned.covariance @ whole.T,
     )
+
+
+def balanced(tone: Float[np.ndarray, " N"], bins: int = 6) -> Float[Array, " N"]:
+    """Shares by which the tones of skin count about equally, though the photographs show one mostly.
+
+    Args:
+        tone: of each photograph's skin, any unit.
+    """
+    low, high = np.quantile(tone, [0.02, 0.98])
+    place = np.clip(((tone - low) / max(high - low, 1e-6) * bins).astype(int), 0, bins - 1)
+    frequency = np.bincount(place, minlength=bins)[place]
+    share = 1.0 / (frequency + len(tone) / (2.0 * bins))  # but a handful of photographs is not the world
+    return jnp.asarray(share / share.mean(), jnp.float32)
 
 
 def first_components(

@@ -156,13 +156,13 @@ class HeldOut(NamedTuple):
     """Errors on pixels that were not used to find the colours, one a photograph.
 
     Attributes:
-        squared: mean squared sRGB difference under the pixels' weight, (N,).
-        robust: mean robust penalty, a pixel's standard deviation `Settings.photometric_sigma`, (N,).
+        squared: mean squared sRGB difference under the pixels' weight, in each of C parts, (N, C).
+        robust: mean robust penalty, a pixel's standard deviation `Settings.photometric_sigma`, (N, C).
         found: the colours, of the last half solved.
     """
 
-    squared: Float[Array, " N"]
-    robust: Float[Array, " N"]
+    squared: Float[Array, "N C"]
+    robust: Float[Array, "N C"]
     found: Colors
 
 
@@ -171,7 +171,7 @@ def held_out(
     mean: Float[Array, "V 3"],
     basis: Float[Array, "A V 3"],
     some: Float[Array, " P"],
-    counted: Float[Array, " V"],
+    counted: Float[Array, "C V"],
     lighting: Float[Array, "N 9 3"],
     pixels: SeenPixels,
     steps: int,
@@ -180,7 +180,7 @@ def held_out(
 
     Args:
         some: vertices on which the albedo must be plausible.
-        counted: how much a vertex counts in the measure, (V,); all count in solving.
+        counted: how much a vertex counts in the measure of each part, (C, V); all count in solving.
         lighting: where to start from, with the mean albedo.
     """
 
@@ -191,18 +191,18 @@ def held_out(
             return jnp.einsum("mk,...mkc->...mc", here.barycentric, values[..., here.corner, :])
 
         model = Albedo(mix(mean), mix(basis), mean[some], basis[:, some])
-        share = jnp.einsum("mk,mk->m", here.barycentric, counted[here.corner])
+        share = jnp.einsum("mk,cmk->cm", here.barycentric, counted[:, here.corner])
         squares, penalties = [], []
         for half in (0, 1):
             used = here.seen._replace(weight=here.seen.weight * (here.half == half))
             start = Colors(jnp.zeros(len(basis)), light)
             found = solve(model, start, evidence(used), steps)[0]
             left = here.seen.weight * (here.half != half) * share
-            left = left / jnp.maximum(jnp.sum(left), 1e-6)
-            what = Evidence(here.seen.color, left, sh_basis(here.seen.normal))
-            miss = misses(model, found, what)[0] * SETTINGS.photometric_sigma
-            squares.append(jnp.sum(left[:, None] * miss**2) / 3.0)
-            penalties.append(photometric_energy(model, found, what))
+            left = left / jnp.maximum(jnp.sum(left, -1, keepdims=True), 1e-6)
+            what = Evidence(here.seen.color, jnp.ones_like(left[0]), sh_basis(here.seen.normal))
+            squared = jnp.sum(misses(model, found, what)[0] ** 2, -1)
+            squares.append(left @ squared * SETTINGS.photometric_sigma**2 / 3.0)
+            penalties.append(left @ (squared / (1.0 + squared / SETTINGS.photometric_outlier**2)))
         return HeldOut(sum(squares) / 2, sum(penalties) / 2, found)
 
     return jax.lax.map(one, (lighting, pixels))
