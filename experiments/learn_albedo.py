@@ -104,11 +104,7 @@ def checked(arguments: Arguments) -> tuple[dataset.Dataset, FaceModel]:
 
 def priors_of(part: FaceModel, fold: learning.Fold, count: float) -> learning.Priors:
     """The priors on the visible part of the open model."""
-    skin = regions.photometric_weight(part) > 0.05
-    skin &= (regions.region(part, "lips") < 0.5) & (regions.region(part, "brows") < 0.1)
     left = np.asarray(fold.pair[:, 0])
-    tones = (np.asarray(part.albedo_basis)[:_TONES] * skin[:, None])[:, left].reshape(_TONES, -1)
-    tones = np.linalg.qr(tones.T)[0].T.reshape(_TONES, len(left), 3)
     size = np.where(regions.region(part, "scalp") > 0.5, _HAIR_SIZE, _SIZE)
     size = np.where(regions.region(part, "eyes") > 0.5, _UNSEEN_SIZE, size)[left]
     return learning.Priors(
@@ -116,9 +112,16 @@ def priors_of(part: FaceModel, fold: learning.Fold, count: float) -> learning.Pr
         step=_STEP,
         size=jnp.asarray(size, jnp.float32),
         plane=_PLANE,
-        tones=jnp.asarray(tones, jnp.float32),
         tone=_TONE,
     )
+
+
+def smiles(model: FaceModel, expression: np.ndarray) -> np.ndarray:
+    """One, and how much each face smiles: folds that a smile makes are not the albedo of the mean face,
+    (N, 2)."""
+    names = [k for k, name in enumerate(model.expression_names) if name.startswith("mouthSmile")]
+    amount = expression[:, names].mean(1) if names else np.zeros(len(expression))
+    return np.stack([np.ones(len(expression)), amount], 1).astype(np.float32)
 
 
 def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +145,7 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
     checkpoint = arguments.output.with_suffix(".learning.npz")
     done, state = _read(checkpoint, settings)
     if done >= arguments.rounds:
-        return np.asarray(state.offset[fold.of]), np.asarray(state.components[:, fold.of])
+        return np.asarray(state.offset[0][fold.of]), np.asarray(state.components[:, fold.of])
     seen = jax.tree.map(jnp.asarray, read_seen(data, rows, part))
 
     def expect(state: learning.Learned, turn: int, steps: int) -> learning.Learned:
@@ -157,11 +160,21 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
             jnp.asarray(data.truth["albedo"][rows, : arguments.named], jnp.float32),
             jnp.asarray(data.truth["lighting"][rows], jnp.float32),
         )
-        nothing = jnp.zeros((len(fold.pair), 3))
-        certain = jnp.zeros((count, arguments.named, arguments.named))
-        state = learning.Learned(nothing, nothing[None][:0], colors, certain, jnp.ones(count))
+        known = jnp.asarray(smiles(part, data.truth["expression"][rows]))
+        nothing = jnp.zeros((known.shape[1], len(fold.pair), 3))
+        state = learning.Learned(
+            offset=nothing,
+            known=known,
+            components=nothing[:0],
+            colors=colors,
+            covariance=jnp.zeros((count, arguments.named, arguments.named)),
+            share=jnp.ones(count),
+            tones=nothing[:0],
+        )
         state = expect(state, arguments.rounds, _FIRST_STEPS)
         state = state._replace(share=learning.balanced(np.asarray(state.colors.albedo[:, 0])))
+        tones = learning.tone_directions(mean, named, fold, state, seen, arguments.count, _TONES)
+        state = state._replace(tones=tones)
         state = learning.maximise(mean, named, fold, state, seen, priors)
         state = expect(state, arguments.rounds + 1, _STEPS)
         state = state._replace(
@@ -185,7 +198,7 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
             f"linear RGB (RMS), {time.perf_counter() - start:.0f} s",
             flush=True,
         )
-    return np.asarray(state.offset[fold.of]), np.asarray(state.components[:, fold.of])
+    return np.asarray(state.offset[0][fold.of]), np.asarray(state.components[:, fold.of])
 
 
 def _write(file: Path, settings: str, done: int, state: learning.Learned) -> None:

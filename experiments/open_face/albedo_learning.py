@@ -22,6 +22,7 @@ from experiments.open_face.color_solver import Albedo, Colors, evidence, misses,
 from experiments.open_face.observed_colors import Seen
 
 _CHUNK = 32  # photographs whose equations are summed at once
+_EVEN_LIGHT = np.array([0, 1, 2, 5, 6, 8])  # the harmonics of light that are alike on both sides of a face
 
 
 class Priors(NamedTuple):
@@ -32,17 +33,13 @@ class Priors(NamedTuple):
         step: a component's difference between neighbours that costs one, linear RGB (per square mesh).
         size: a component's value at a vertex that costs one, linear RGB, (U,): small where it should vanish.
         plane: the same of its part that melanin and blood cannot make.
-        tones: orthonormal changes of the whole skin's tone, of which components have next to none,
-            (T, U, 3): the named components have it, and photographs of too few kinds of people must not
-            change it.
-        tone: what costs one of it, as `size`.
+        tone: what costs one of a component's `Learned.tones`.
     """
 
     count: float
     step: float
     size: Float[Array, " U"]
     plane: float
-    tones: Float[Array, "T U 3"]
     tone: float
 
 
@@ -67,18 +64,23 @@ class Learned(NamedTuple):
     """State of the learning.
 
     Attributes:
-        offset: mean of the photographed persons' albedo less the model's and the named components', (U, 3).
+        offset: mean of the photographed persons' albedo less the model's and the named components', and
+            what each of J - 1 known things (a smile's folds) adds to it, (J, U, 3).
+        known: one, and how much there is of these things, (N, J).
         components: (K, U, 3), in units of the coefficients' prior.
         colors: of the photographs: coefficients (N, F + K), named first, and lighting (N, 9, 3).
         covariance: of the coefficients given the photograph, (N, F + K, F + K).
         share: how much each photograph counts, 1 on average, (N,).
+        tones: of which offset and components have next to none, see `tone_directions`, (T, U, 3).
     """
 
-    offset: Float[Array, "U 3"]
+    offset: Float[Array, "J U 3"]
+    known: Float[Array, "N J"]
     components: Float[Array, "K U 3"]
     colors: Colors
     covariance: Float[Array, "N C C"]
     share: Float[Array, " N"]
+    tones: Float[Array, "T U 3"]
 
 
 def fold_mesh(vertices: np.ndarray, faces: np.ndarray, albedo: np.ndarray, axes: np.ndarray) -> Fold:
@@ -149,55 +151,96 @@ def expect(
         seen: colours at the vertices, (N, V, ...).
         places: vertices to look at, spread evenly; some: where the albedo must be plausible.
     """
-    mean = mean + learned.offset[fold.of]
+    offset = learned.offset[:, fold.of]
     basis = jnp.concatenate([named, learned.components[:, fold.of]])
     model = Albedo(mean[places], basis[:, places], mean[some], basis[:, some])
+    added = offset[:, places], offset[:, some]
     part = Seen(*(values[:, places] for values in seen))
-    colors, covariance = solve_all(model, learned.colors, part, steps, priors.count)
+    colors, covariance = solve_all(model, added, learned.known, learned.colors, part, steps, priors.count)
     return learned._replace(colors=colors, covariance=covariance)
+
+
+def _linear(mean, basis, fold: Fold, offset, colors: Colors, known, here: Seen, count):
+    """What a photograph's pixels say at the vertices: miss, derivatives by albedo and by irradiance, (V, 3)
+    each, robust weight (V,), and the light's harmonics (V, 9)."""
+    what = evidence(here, count)
+    shown = mean + jnp.tensordot(known, offset, 1)[fold.of]
+    return *misses(Albedo(shown, basis, shown, basis), colors, what), what.harmonics
+
+
+def _summed(one, learned: Learned, seen: Seen, empty):
+    """The sum over the photographs, some at a time, of one(colors, covariance, known, share, seen)."""
+    number = len(seen.weight)
+    chunks = -(-number // _CHUNK)
+
+    def cut(values):
+        padded = jnp.pad(values, [(0, chunks * _CHUNK - number)] + [(0, 0)] * (values.ndim - 1))
+        return padded.reshape(chunks, _CHUNK, *values.shape[1:])
+
+    items = (learned.colors, learned.covariance, learned.known, learned.share, seen)
+    add = lambda total, item: (jax.tree.map(jnp.add, total, one(*item)), None)  # noqa: E731
+    return jax.lax.scan(add, empty, jax.tree.map(cut, items))[0]
 
 
 @jax.jit
 def _sums(mean, named, fold: Fold, learned: Learned, seen: Seen, count):
-    """Normal equations of the components (and the offset, first) summed over the photographs: (U, 3, 1 + K,
-    1 + K) and (U, 3, 1 + K), and the energy of the evidence."""
-    shown = mean + learned.offset[fold.of]
+    """Normal equations of the offset and the components, summed over the photographs: (U, 3, J + K, J + K)
+    and (U, 3, J + K)."""
     basis = jnp.concatenate([named, learned.components[:, fold.of]])
     pairs = basis[:, fold.pair[:, 0]]  # named and learned components are symmetric
-    kept, unknowns = len(named), 1 + len(learned.components)
+    kept, certain = len(named), len(learned.offset)
+    unknowns = certain + len(learned.components)
 
-    def one(colors: Colors, here: Seen):
-        what = evidence(here, count)
-        model = Albedo(shown, basis, shown, basis)
-        miss, slope, _, weight = misses(model, colors, what)
-        stiff = _sum_pairs(weight[:, None] * slope**2, fold)
-        pull = -_sum_pairs(weight[:, None] * slope * miss, fold)
-        return stiff, pull
+    def one(colors: Colors, covariance, known, share, here: Seen):
+        def equations(colors, known, share, here):
+            miss, slope, _, weight, _ = _linear(mean, basis, fold, learned.offset, colors, known, here, count)
+            weight = share * weight[:, None]
+            return _sum_pairs(weight * slope**2, fold), -_sum_pairs(weight * slope * miss, fold)
 
-    def add(total, item):
-        colors, covariance, here, there = item
-        stiff, pull = jax.vmap(one)(colors, here)
-        stiff, pull = stiff * there[:, None, None], pull * there[:, None, None]
-        own = jnp.concatenate([jnp.ones_like(colors.albedo[:, :1]), colors.albedo[:, kept:]], 1)
-        spread = jnp.pad(covariance[:, kept:, :], ((0, 0), (1, 0), (0, 0)))  # the offset is certain
-        moments = own[:, :, None] * own[:, None] + jnp.pad(spread[:, :, kept:], ((0, 0), (0, 0), (1, 0)))
+        stiff, pull = jax.vmap(equations)(colors, known, share, here)
+        own = jnp.concatenate([known, colors.albedo[:, kept:]], 1)
+        spread = jnp.pad(covariance[:, kept:, :], ((0, 0), (certain, 0), (0, 0)))
+        moments = own[:, :, None] * own[:, None]
+        moments = moments + jnp.pad(spread[:, :, kept:], ((0, 0), (0, 0), (certain, 0)))
         flat = stiff.reshape(len(stiff), -1)
         matrix = (flat.T @ moments.reshape(len(stiff), -1)).reshape(*stiff.shape[1:], unknowns, unknowns)
         # Coefficients that are uncertain together pull on each other's components.
         across = (flat.T @ spread.reshape(len(stiff), -1)).reshape(*stiff.shape[1:], unknowns, len(basis))
         right = jnp.einsum("nuc,nk->uck", pull, own) - jnp.einsum("uckl,luc->uck", across, pairs)
-        return (total[0] + matrix, total[1] + right), None
+        return matrix, right
 
-    count_all = len(seen.weight)
-    chunks = -(-count_all // _CHUNK)
+    size = len(fold.pair), 3, unknowns
+    return _summed(one, learned, seen, (jnp.zeros((*size, unknowns)), jnp.zeros(size)))
 
-    def cut(values):
-        padded = jnp.pad(values, [(0, chunks * _CHUNK - count_all)] + [(0, 0)] * (values.ndim - 1))
-        return padded.reshape(chunks, _CHUNK, *values.shape[1:])
 
-    items = jax.tree.map(cut, (learned.colors, learned.covariance, seen))
-    empty = jnp.zeros((len(fold.pair), 3, unknowns, unknowns)), jnp.zeros((len(fold.pair), 3, unknowns))
-    return jax.lax.scan(add, empty, (*items, cut(learned.share)))[0]
+@functools.partial(jax.jit, static_argnames="number")
+def tone_directions(
+    mean, named, fold: Fold, learned: Learned, seen: Seen, count: float, number: int
+) -> Float[Array, "T U 3"]:
+    """What the light and the first `number` named components, the tones of the skin, would answer to:
+    directions in which a change of the mean albedo, in all photographs together, pulls at them. Orthonormal.
+
+    A mean or a component that has none of them leaves light and tone as they were. Without it skin takes the
+    shading that most photographs have alike, and another tone with it.
+    """
+
+    def one(colors: Colors, covariance, known, share, here: Seen):
+        def pulls(colors, known, share, here):
+            _, slope, by_light, weight, harmonics = _linear(
+                mean, named, fold, learned.offset, colors._replace(albedo=colors.albedo[: len(named)]),
+                known, here, count,
+            )  # fmt: skip
+            weight = share * weight[:, None] * slope
+            light = weight * by_light * jnp.moveaxis(harmonics[:, _EVEN_LIGHT], -1, 0)[..., None]
+            return _sum_pairs(jnp.concatenate([light, weight * slope * named[:number]]), fold)
+
+        return jax.vmap(pulls)(colors, known, share, here).sum(0)
+
+    count_all = len(_EVEN_LIGHT) + number
+    found = _summed(one, learned, seen, jnp.zeros((count_all, len(fold.pair), 3)))
+    lit = jnp.einsum("juc,cd->jduc", found[: len(_EVEN_LIGHT)], jnp.eye(3))
+    rows = jnp.concatenate([lit.reshape(-1, *found.shape[1:]), found[len(_EVEN_LIGHT) :]])
+    return jnp.linalg.qr(rows.reshape(len(rows), -1).T)[0].T.reshape(rows.shape)
 
 
 def _roughness(values: Float[Array, "U 3 K"], fold: Fold) -> Float[Array, "U 3 K"]:
@@ -214,16 +257,16 @@ def _roughness(values: Float[Array, "U 3 K"], fold: Fold) -> Float[Array, "U 3 K
 
 
 @functools.partial(jax.jit, static_argnames="iterations")
-def _maximum(matrix, right, fold: Fold, now, priors: Priors, iterations: int):
-    """Moves the components `now` (U, 3, 1 + K) to the solution under the priors by conjugate gradients."""
+def _maximum(matrix, right, fold: Fold, now, tones, priors: Priors, iterations: int):
+    """Moves offset and components `now` (U, 3, J + K) to the solution under the priors by conjugate gradients."""
     size = 1.0 / priors.size[:, None, None] ** 2
 
     def prior(values):
         bent = jnp.einsum("uc,uck->uk", fold.normal, values)
         out_of_plane = fold.normal[:, :, None] * bent[:, None] / priors.plane**2
-        toned = jnp.einsum("tuc,uck->tk", priors.tones, values) / priors.tone**2
+        toned = jnp.einsum("tuc,uck->tk", tones, values) / priors.tone**2
         smooth = _roughness(values, fold) / priors.step**2 + values * size
-        return smooth + out_of_plane + jnp.einsum("tuc,tk->uck", priors.tones, toned)
+        return smooth + out_of_plane + jnp.einsum("tuc,tk->uck", tones, toned)
 
     def operator(values):
         return jnp.einsum("uckl,ucl->uck", matrix, values) + prior(values)
@@ -246,9 +289,10 @@ def maximise(
 ) -> Learned:
     """The components given the photographs' coefficients and lights."""
     matrix, right = _sums(mean, named, fold, learned, seen, priors.count)
-    now = jnp.moveaxis(jnp.concatenate([learned.offset[None], learned.components]), 0, -1)
-    found = jnp.moveaxis(_maximum(matrix, right, fold, now, priors, iterations), -1, 0)
-    return whitened(learned._replace(offset=found[0], components=found[1:]), len(named))
+    now = jnp.moveaxis(jnp.concatenate([learned.offset, learned.components]), 0, -1)
+    found = _maximum(matrix, right, fold, now, learned.tones, priors, iterations)
+    found, certain = jnp.moveaxis(found, -1, 0), len(learned.offset)
+    return whitened(learned._replace(offset=found[:certain], components=found[certain:]), len(named))
 
 
 def whitened(learned: Learned, kept: int) -> Learned:
@@ -269,7 +313,7 @@ def whitened(learned: Learned, kept: int) -> Learned:
     values, vectors = np.linalg.eigh((own.T * share) @ own + inside)
     root = vectors * np.sqrt(np.maximum(values, 1e-8))  # moments = root root^T
     flat = np.asarray(learned.components, np.float64).reshape(len(root), -1)
-    offset = np.asarray(learned.offset, np.float64) + (middle @ flat).reshape(learned.offset.shape)
+    shift = (middle @ flat).reshape(learned.offset.shape[1:])
     _, turn = np.linalg.eigh((root.T @ flat) @ (root.T @ flat).T)
     mix = root @ turn[:, ::-1]  # old coefficients = mix @ new ones
     back = np.linalg.inv(mix)
@@ -278,7 +322,7 @@ def whitened(learned: Learned, kept: int) -> Learned:
     whole = jnp.asarray(whole, jnp.float32)
     moved = learned.colors.albedo.at[:, kept:].set(jnp.asarray(own, jnp.float32))
     return learned._replace(
-        offset=jnp.asarray(offset, jnp.float32),
+        offset=learned.offset.at[0].add(jnp.asarray(shift, jnp.float32)),
         components=jnp.asarray((mix.T @ flat).reshape(learned.components.shape), jnp.float32),
         colors=learned.colors._replace(albedo=moved @ whole.T),
         covariance=whole @ learned.covariance @ whole.T,
@@ -307,16 +351,13 @@ def first_components(
         learned: without components, its offset and colours solved.
     """
 
-    @jax.jit
-    def left(colors: Colors, here: Seen):
-        what = evidence(here, count)
-        shown = mean + learned.offset[fold.of]
-        miss, slope, _, weight = misses(Albedo(shown, named, shown, named), colors, what)
+    def left(colors: Colors, known, here: Seen):
+        miss, slope, _, weight, _ = _linear(mean, named, fold, learned.offset, colors, known, here, count)
         stiff = _sum_pairs(weight[:, None] * slope**2, fold)
-        # As a posterior mean whose prior is 0.05 of linear RGB; what is hardly seen stays at the mean.
+        # What is hardly seen stays at the mean.
         return -_sum_pairs(weight[:, None] * slope * miss, fold) / (stiff + stiff.mean())
 
-    rows = jax.lax.map(lambda item: left(*item), (learned.colors, seen))
+    rows = jax.lax.map(jax.jit(lambda item: left(*item)), (learned.colors, learned.known, seen))
     flat = np.asarray(rows.reshape(len(rows), -1), np.float64)
     flat -= flat.mean(0)
     values, vectors = np.linalg.eigh(flat @ flat.T)

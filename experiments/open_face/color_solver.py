@@ -145,11 +145,30 @@ def solve(
 
 @functools.partial(jax.jit, static_argnames="steps")
 def solve_all(
-    model: Albedo, start: Colors, seen: Seen, steps: int, count: float = SETTINGS.photometric_count
+    model: Albedo,
+    added: tuple[Float[Array, "J S 3"], Float[Array, "J P 3"]],
+    known: Float[Array, "N J"],
+    start: Colors,
+    seen: Seen,
+    steps: int,
+    count: float = SETTINGS.photometric_count,
 ) -> tuple[Colors, Float[Array, "N A A"]]:
     """`solve` for N photographs (leading axes of `start` and `seen`), one after the other: each keeps all
-    cores busy."""
-    return jax.lax.map(lambda one: solve(model, one[0], evidence(one[1], count), steps), (start, seen))
+    cores busy.
+
+    Args:
+        added: to the means of the model, `known` times, at its places and at the few where it is plausible.
+    """
+
+    def one(item):
+        begin, here, amount = item
+        own = model._replace(
+            mean=model.mean + jnp.tensordot(amount, added[0], 1),
+            some_mean=model.some_mean + jnp.tensordot(amount, added[1], 1),
+        )
+        return solve(own, begin, evidence(here, count), steps)
+
+    return jax.lax.map(one, (start, seen, known))
 
 
 class HeldOut(NamedTuple):
