@@ -41,6 +41,7 @@ from facefit.model.npz import read_arrays, write_arrays
 _TONES = 2  # the first components: lightness and blood of the whole skin
 _STEP, _PLANE, _TONE = 0.02, 0.01, 0.002  # see `albedo_learning.Priors`
 _SIZE, _HAIR_SIZE, _UNSEEN_SIZE = 0.3, 0.05, 1e-3  # the same: of skin, of the scalp, of eyeballs
+_COMMON = 0.5  # share of the offset that the mean takes, and one standard deviation of the component
 _FIRST_STEPS, _STEPS = 6, 2  # of the solver, at first and in a round
 
 
@@ -84,12 +85,10 @@ def checked(arguments: Arguments) -> tuple[dataset.Dataset, FaceModel]:
             f"{arguments.fitted}: {data.facts.get('kind')}, but albedo is learned from fitted photographs. "
             "Make them with `python -m experiments.fit_photographs`."
         )
-    counts = {
-        name: len(getattr(model, f"{name}_basis")) for name in ("identity", "expression", "albedo")
-    }
+    counts = {name: len(getattr(model, f"{name}_basis")) for name in ("identity", "expression", "albedo")}
     if data.facts.get("coefficients") != counts:
         raise InputError(f"{arguments.fitted}: was fitted with another model than {arguments.model}.")
-    most = counts["albedo"] - arguments.named
+    most = counts["albedo"] - arguments.named - 1  # one is what all photographs have alike
     if not _TONES <= arguments.named < counts["albedo"] or not 1 <= arguments.components <= most:
         raise InputError(
             f"{arguments.named} named and {arguments.components} learned components: the model has "
@@ -173,8 +172,12 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
         )
         state = expect(state, arguments.rounds, _FIRST_STEPS)
         state = state._replace(share=learning.balanced(np.asarray(state.colors.albedo[:, 0])))
-        tones = learning.tone_directions(mean, named, fold, state, seen, arguments.count, _TONES)
-        state = state._replace(tones=tones)
+        skin = np.isin(np.arange(len(mean)), shown) & (regions.region(part, "lips") < 0.5)
+        skin = jnp.asarray(skin & (regions.region(part, "brows") < 0.1), jnp.float32)
+        directions = learning.tone_directions(
+            mean, named, fold, state, seen, arguments.count, _TONES, part.mean, part.faces, skin
+        )
+        state = state._replace(tones=directions)
         state = learning.maximise(mean, named, fold, state, seen, priors)
         state = expect(state, arguments.rounds + 1, _STEPS)
         state = state._replace(
@@ -212,7 +215,9 @@ def _read(file: Path, settings: str) -> tuple[int, learning.Learned | None]:
         return 0, None
     arrays = read_arrays(file)
     if str(arrays.pop("settings", "")) != settings:
-        raise InputError(f"{file}: was begun with other settings or photographs. Remove it, or give another -o.")
+        raise InputError(
+            f"{file}: was begun with other settings or photographs. Remove it, or give another -o."
+        )
     done = int(arrays.pop("done"))
     colors = Colors(*(jnp.asarray(arrays.pop(name)) for name in Colors._fields))
     return done, learning.Learned(colors=colors, **{k: jnp.asarray(v) for k, v in arrays.items()})
@@ -239,7 +244,10 @@ def run(arguments: Arguments) -> None:
         full[..., used, :] = values
         return full
 
-    new = with_learned(model, arguments.named, whole(offset), whole(components))
+    # What all photographed persons have alike is half the mean's, half a component: they are no sample of
+    # mankind, and some of it is shade in folds that the mesh does not have.
+    common = _COMMON * whole(offset)
+    new = with_learned(model, arguments.named, common, np.concatenate([common[None], whole(components)]))
     arrays = read_arrays(list_models().get(arguments.model, Path(arguments.model)))
     arrays.pop("albedo_basis_scale", None)
     arrays["albedo_mean"] = np.asarray(new.albedo_mean, np.float32)
@@ -252,7 +260,7 @@ def run(arguments: Arguments) -> None:
     report(arguments, data, model, load_model(arguments.output))
     if arguments.sheet is not None:
         albedo_report.write_sheets(
-            model, load_model(arguments.output), arguments.named, arguments.components, arguments.sheet
+            model, load_model(arguments.output), arguments.named, arguments.components + 1, arguments.sheet
         )
 
 
@@ -265,7 +273,7 @@ def report(arguments: Arguments, data: dataset.Dataset, old: FaceModel, new: Fac
     pixels = jax.tree.map(jnp.asarray, read_seen(data, rows, before, pixels=True))
     lighting = data.truth["lighting"][rows]
     print(albedo_report.HEAD)
-    named, learned = arguments.named, arguments.named + arguments.components
+    named, learned = arguments.named, arguments.named + arguments.components + 1
     for name, part, number in (
         ("before, named components", before, named),
         ("before, all components", before, len(before.albedo_basis)),

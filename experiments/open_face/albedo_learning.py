@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.open_face.color_solver import Albedo, Colors, evidence, misses, solve_all
+from experiments.open_face.color_solver import SETTINGS, Albedo, Colors, evidence, misses, solve_all
 from experiments.open_face.observed_colors import Seen
+from facefit.render import sh_basis, vertex_normals
 
 _CHUNK = 32  # photographs whose equations are summed at once
 _EVEN_LIGHT = np.array([0, 1, 2, 5, 6, 8])  # the harmonics of light that are alike on both sides of a face
@@ -153,11 +154,15 @@ def expect(
     """
     offset = learned.offset[:, fold.of]
     basis = jnp.concatenate([named, learned.components[:, fold.of]])
-    model = Albedo(mean[places], basis[:, places], mean[some], basis[:, some])
+    # Light and tone as a fit would have them, for which a photograph is few measurements; the learned
+    # coefficients as `count` would: the energy of `count` measurements, divided by the ratio of the two.
+    share = SETTINGS.photometric_count / priors.count
+    precision = jnp.where(jnp.arange(len(basis)) < len(named), 1.0, share)
+    model = Albedo(mean[places], basis[:, places], mean[some], basis[:, some], precision)
     added = offset[:, places], offset[:, some]
     part = Seen(*(values[:, places] for values in seen))
-    colors, covariance = solve_all(model, added, learned.known, learned.colors, part, steps, priors.count)
-    return learned._replace(colors=colors, covariance=covariance)
+    colors, covariance = solve_all(model, added, learned.known, learned.colors, part, steps)
+    return learned._replace(colors=colors, covariance=covariance * share)
 
 
 def _linear(mean, basis, fold: Fold, offset, colors: Colors, known, here: Seen, count):
@@ -165,7 +170,8 @@ def _linear(mean, basis, fold: Fold, offset, colors: Colors, known, here: Seen, 
     each, robust weight (V,), and the light's harmonics (V, 9)."""
     what = evidence(here, count)
     shown = mean + jnp.tensordot(known, offset, 1)[fold.of]
-    return *misses(Albedo(shown, basis, shown, basis), colors, what), what.harmonics
+    model = Albedo(shown, basis, shown, basis, jnp.ones(len(basis)))
+    return *misses(model, colors, what), what.harmonics
 
 
 def _summed(one, learned: Learned, seen: Seen, empty):
@@ -215,13 +221,17 @@ def _sums(mean, named, fold: Fold, learned: Learned, seen: Seen, count):
 
 @functools.partial(jax.jit, static_argnames="number")
 def tone_directions(
-    mean, named, fold: Fold, learned: Learned, seen: Seen, count: float, number: int
+    mean, named, fold: Fold, learned: Learned, seen: Seen, count: float, number: int, vertices, faces, shown
 ) -> Float[Array, "T U 3"]:
     """What the light and the first `number` named components, the tones of the skin, would answer to:
-    directions in which a change of the mean albedo, in all photographs together, pulls at them. Orthonormal.
+    directions in which a change of the mean albedo, in all photographs together, pulls at them; and what
+    light makes of the mean face. Orthonormal.
 
     A mean or a component that has none of them leaves light and tone as they were. Without it skin takes the
     shading that most photographs have alike, and another tone with it.
+
+    Args:
+        vertices, faces: of the mean face. shown: 1 for the vertices whose colours count, (V,).
     """
 
     def one(colors: Colors, covariance, known, share, here: Seen):
@@ -240,7 +250,12 @@ def tone_directions(
     found = _summed(one, learned, seen, jnp.zeros((count_all, len(fold.pair), 3)))
     lit = jnp.einsum("juc,cd->jduc", found[: len(_EVEN_LIGHT)], jnp.eye(3))
     rows = jnp.concatenate([lit.reshape(-1, *found.shape[1:]), found[len(_EVEN_LIGHT) :]])
-    return jnp.linalg.qr(rows.reshape(len(rows), -1).T)[0].T.reshape(rows.shape)
+    normals = vertex_normals(vertices, faces) * jnp.asarray([1.0, -1.0, -1.0])
+    light = sh_basis(normals)[:, _EVEN_LIGHT] * shown[:, None]
+    even = jnp.einsum("vk,vj,ck->jcvk", mean, light, jnp.eye(3)).reshape(-1, *mean.shape)
+    rows = jnp.concatenate([rows, even[:, fold.pair[:, 0]]]).reshape(-1, rows[0].size)
+    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return jnp.linalg.qr(rows.T)[0].T.reshape(-1, *found.shape[1:])
 
 
 def _roughness(values: Float[Array, "U 3 K"], fold: Fold) -> Float[Array, "U 3 K"]:

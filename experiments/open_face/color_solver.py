@@ -31,13 +31,15 @@ class Colors(NamedTuple):
 
 
 class Albedo(NamedTuple):
-    """A linear model of the albedo at S places, linear RGB: mean (S, 3), basis (A, S, 3); and a few rows
-    (P, 3), (A, P, 3) on which the albedo must be plausible."""
+    """A linear model of the albedo at S places, linear RGB: mean (S, 3), basis (A, S, 3); a few rows
+    (P, 3), (A, P, 3) on which the albedo must be plausible; and the precision of the coefficients' prior,
+    (A,): one where it is N(0, 1)."""
 
     mean: Float[Array, "S 3"]
     basis: Float[Array, "A S 3"]
     some_mean: Float[Array, "P 3"]
     some_basis: Float[Array, "A P 3"]
+    precision: Float[Array, " A"]
 
 
 class Evidence(NamedTuple):
@@ -64,9 +66,7 @@ def misses(model: Albedo, at: Colors, what: Evidence) -> tuple[Array, Array, Arr
     sigma, outlier = SETTINGS.photometric_sigma, SETTINGS.photometric_outlier
     albedo = model.mean + jnp.tensordot(at.albedo, model.basis, 1)
     irradiance = what.harmonics @ at.lighting
-    rendered, slope = jax.jvp(
-        linear_to_srgb_unclipped, (albedo * irradiance,), (jnp.ones_like(albedo),)
-    )
+    rendered, slope = jax.jvp(linear_to_srgb_unclipped, (albedo * irradiance,), (jnp.ones_like(albedo),))
     miss = (rendered - what.color) / sigma
     robust = 1.0 / (1.0 + jnp.sum(miss**2, -1) / outlier**2) ** 2
     return miss, slope * irradiance / sigma, slope * albedo / sigma, robust * what.weight
@@ -88,7 +88,13 @@ def prior_rows(model: Albedo, at: Colors) -> Float[Array, " P"]:
     light = lighting_residuals(at.lighting, s.lighting_sigma, s.lighting_color_sigma)
     shadow = shadow_residuals(at.lighting, s.negative_sigma)
     return jnp.concatenate(
-        [at.albedo, pigment, light, shadow, exposure_residual(at.lighting, s.exposure_log_sigma)]
+        [
+            at.albedo * jnp.sqrt(model.precision),
+            pigment,
+            light,
+            shadow,
+            exposure_residual(at.lighting, s.exposure_log_sigma),
+        ]
     )
 
 
@@ -122,9 +128,7 @@ def _energy(model: Albedo, at: Colors, what: Evidence) -> Float[Array, ""]:
     return photometric_energy(model, at, what) + jnp.sum(prior_rows(model, at) ** 2)
 
 
-def solve(
-    model: Albedo, start: Colors, what: Evidence, steps: int
-) -> tuple[Colors, Float[Array, "A A"]]:
+def solve(model: Albedo, start: Colors, what: Evidence, steps: int) -> tuple[Colors, Float[Array, "A A"]]:
     """The most probable colours of one photograph, and the covariance of their albedo coefficients."""
 
     def step(at: Colors, _):
@@ -151,7 +155,6 @@ def solve_all(
     start: Colors,
     seen: Seen,
     steps: int,
-    count: float = SETTINGS.photometric_count,
 ) -> tuple[Colors, Float[Array, "N A A"]]:
     """`solve` for N photographs (leading axes of `start` and `seen`), one after the other: each keeps all
     cores busy.
@@ -166,7 +169,7 @@ def solve_all(
             mean=model.mean + jnp.tensordot(amount, added[0], 1),
             some_mean=model.some_mean + jnp.tensordot(amount, added[1], 1),
         )
-        return solve(own, begin, evidence(here, count), steps)
+        return solve(own, begin, evidence(here), steps)
 
     return jax.lax.map(one, (start, seen, known))
 
@@ -209,7 +212,7 @@ def held_out(
         def mix(values):
             return jnp.einsum("mk,...mkc->...mc", here.barycentric, values[..., here.corner, :])
 
-        model = Albedo(mix(mean), mix(basis), mean[some], basis[:, some])
+        model = Albedo(mix(mean), mix(basis), mean[some], basis[:, some], jnp.ones(len(basis)))
         share = jnp.einsum("mk,cmk->cm", here.barycentric, counted[:, here.corner])
         squares, penalties = [], []
         for half in (0, 1):
