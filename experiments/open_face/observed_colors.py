@@ -13,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from facefit_kernels import rasterize
 from jaxtyping import Array, Float, Int
+from scipy.spatial import cKDTree
 
 from facefit.encoder.dataset import Dataset, read_sample
 from facefit.energy import regions
 from facefit.energy.landmarks import facing
 from facefit.model import FaceModel, vertices
 from facefit.render import clip_coordinates, directions_to_camera, intrinsics, to_camera, vertex_normals
-from facefit.render.mesh import normalize
+from facefit.render.mesh import boundary_vertices, normalize
 
 # Brows and lips have no skin's colour, and are where a basis matters most: seen through this much of doubt.
 _HAIR_AND_LIPS = 0.7
+_RIM_MM = 2.0  # colours count from half of this distance on, and fully from one and a half
 _LEAST = 1e-3  # of a pixel: what shows less of a vertex does not show it
 MOST_PIXELS = 8192  # of a photograph that are measured
 BLOCK_PX = 4  # side of the squares of the chequerboard whose halves are solved on and measured on
@@ -77,8 +79,15 @@ class Trust(NamedTuple):
 
 
 def trust_of(model: FaceModel) -> Trust:
-    """As in fitting (`facefit.energy.regions`), but that brows and lips need not have the colour of skin."""
+    """As in fitting (`facefit.energy.regions`), but that brows and lips need not have the colour of skin, and
+    that the rims of lids and lips do not count: a fit that misses by a millimetre has eyeballs and teeth
+    there.
+    """
+    points, eyes = np.asarray(model.mean), regions.region(model, "eyes") > 0.5
+    rim = points[np.union1d(np.flatnonzero(eyes), boundary_vertices(np.asarray(model.faces)))]
     weight = regions.photometric_weight(model)
+    if len(rim):
+        weight = weight * np.clip(cKDTree(rim).query(points)[0] / _RIM_MM - 0.5, 0.0, 1.0)
     brows, lips = regions.region(model, "brows"), regions.region(model, "lips")
     excused = _HAIR_AND_LIPS * np.clip(2.0 * np.maximum(brows, lips), 0.0, 1.0)
     return Trust(jnp.asarray(weight, jnp.float32), jnp.asarray(excused, jnp.float32))
