@@ -72,7 +72,7 @@ class Learned(NamedTuple):
         colors: of the photographs: coefficients (N, F + K), named first, and lighting (N, 9, 3).
         covariance: of the coefficients given the photograph, (N, F + K, F + K).
         share: how much each photograph counts, 1 on average, (N,).
-        tones: of which offset and components have next to none, see `tone_directions`, (T, U, 3).
+        tones: of which components have next to none, see `tone_directions`, (T, U, 3).
     """
 
     offset: Float[Array, "J U 3"]
@@ -227,8 +227,8 @@ def tone_directions(
     directions in which a change of the mean albedo, in all photographs together, pulls at them; and what
     light makes of the mean face. Orthonormal.
 
-    A mean or a component that has none of them leaves light and tone as they were. Without it skin takes the
-    shading that most photographs have alike, and another tone with it.
+    A component that has none of them leaves light and tone to what they are. Without it skin would take
+    shading from the light, and another tone with it.
 
     Args:
         vertices, faces: of the mean face. shown: 1 for the vertices whose colours count, (V,).
@@ -302,12 +302,17 @@ def _maximum(matrix, right, fold: Fold, now, tones, priors: Priors, iterations: 
 def maximise(
     mean, named, fold: Fold, learned: Learned, seen: Seen, priors: Priors, iterations: int = 25
 ) -> Learned:
-    """The components given the photographs' coefficients and lights."""
+    """The components given the photographs' coefficients and lights; the offset, where there are none yet."""
     matrix, right = _sums(mean, named, fold, learned, seen, priors.count)
-    now = jnp.moveaxis(jnp.concatenate([learned.offset, learned.components]), 0, -1)
+    certain = len(learned.offset)
+    if not len(learned.components):
+        now = jnp.moveaxis(learned.offset, 0, -1)
+        found = _maximum(matrix, right, fold, now, learned.tones, priors, iterations)
+        return learned._replace(offset=jnp.moveaxis(found, -1, 0))
+    now = jnp.moveaxis(learned.components, 0, -1)
+    matrix, right = matrix[:, :, certain:, certain:], right[:, :, certain:]
     found = _maximum(matrix, right, fold, now, learned.tones, priors, iterations)
-    found, certain = jnp.moveaxis(found, -1, 0), len(learned.offset)
-    return whitened(learned._replace(offset=found[:certain], components=found[certain:]), len(named))
+    return whitened(learned._replace(components=jnp.moveaxis(found, -1, 0)), len(named))
 
 
 def whitened(learned: Learned, kept: int) -> Learned:
