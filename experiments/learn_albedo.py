@@ -32,6 +32,7 @@ from experiments.open_face.color_solver import Colors
 from experiments.open_face.learned_basis import conversion, with_learned
 from experiments.open_face.observed_colors import read_seen
 from facefit import cache
+from facefit.color import is_grey
 from facefit.encoder import dataset
 from facefit.energy import regions
 from facefit.errors import InputError
@@ -149,7 +150,9 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
     done, state = _read(checkpoint, settings)
     if done >= arguments.rounds:
         return np.asarray(state.offset[0][fold.of]), np.asarray(state.components[:, fold.of])
-    seen = jax.tree.map(jnp.asarray, read_seen(data, rows, part))
+    seen = read_seen(data, rows, part)
+    colored = np.array([not is_grey(c[w > 0][None]) for c, w in zip(seen.color, seen.weight, strict=True)])
+    rows, seen = rows[colored], jax.tree.map(lambda values: jnp.asarray(values[colored]), seen)
 
     def expect(state: learning.Learned, turn: int, steps: int) -> learning.Learned:
         random = np.random.default_rng((arguments.seed, turn))

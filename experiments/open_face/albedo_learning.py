@@ -273,7 +273,8 @@ def _roughness(values: Float[Array, "U 3 K"], fold: Fold) -> Float[Array, "U 3 K
 
 @functools.partial(jax.jit, static_argnames="iterations")
 def _maximum(matrix, right, fold: Fold, now, tones, priors: Priors, iterations: int):
-    """Moves offset and components `now` (U, 3, J + K) to the solution under the priors by conjugate gradients."""
+    """Moves offset or components `now` (U, 3, J or K) to the solution under the priors by conjugate
+    gradients."""
     size = 1.0 / priors.size[:, None, None] ** 2
 
     def prior(values):
