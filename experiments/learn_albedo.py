@@ -29,7 +29,7 @@ from experiments.open_face import albedo_learning as learning
 from experiments.open_face import albedo_report
 from experiments.open_face.albedo import skin_plane
 from experiments.open_face.color_solver import Colors
-from experiments.open_face.learned_basis import conversion, with_learned
+from experiments.open_face.learned_basis import conversion, converted_encoder, with_learned
 from experiments.open_face.observed_colors import read_seen
 from facefit import cache
 from facefit.color import is_grey
@@ -63,6 +63,8 @@ class Arguments:
         rounds: of expectation and maximisation.
         count: independent measurements that a photograph counts as.
         seed: of the vertices looked at in each round.
+        encoder: file of an encoder made with the old model, to be written for the new one as
+            OUT.encoder.npz.
         sheet: also draw PATH (24 random faces), PATH.before.png, PATH.mean.png and PATH.components.png.
     """
 
@@ -74,6 +76,7 @@ class Arguments:
     rounds: int = 8
     count: float = 480.0
     seed: int = 0
+    encoder: Path | None = None
     sheet: Path | None = None
 
 
@@ -145,7 +148,9 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
     some = jnp.asarray(face[:: max(len(face) // 100, 1)])
     shown = np.flatnonzero(regions.photometric_weight(part) > 0.05)
     settings = dict(dataclasses.asdict(arguments), photographs=len(rows))
-    settings = str({k: v for k, v in settings.items() if k not in ("output", "sheet", "rounds", "fitted")})
+    settings = str(
+        {k: v for k, v in settings.items() if k not in ("output", "sheet", "rounds", "fitted", "encoder")}
+    )
     checkpoint = arguments.output.with_suffix(".learning.npz")
     done, state = _read(checkpoint, settings)
     if done >= arguments.rounds:
@@ -263,6 +268,9 @@ def run(arguments: Arguments) -> None:
     matrix, constant = conversion(model, new)
     file = arguments.output.with_suffix(".conversion.npz")
     write_arrays({"matrix": matrix, "constant": constant}, file)
+    if arguments.encoder is not None:
+        encoder = converted_encoder(read_arrays(arguments.encoder, max_members=2000), matrix, constant)
+        write_arrays(encoder, arguments.output.with_suffix(".encoder.npz"))
     write_arrays(arrays, arguments.output)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 2**20:.2f} MiB; {file}")
     report(arguments, data, model, load_model(arguments.output))

@@ -9,7 +9,7 @@ from tiny_model import tiny_model
 from experiments.learn_albedo import Arguments, main, priors_of, run
 from experiments.open_face import albedo_learning as learning
 from experiments.open_face.color_solver import Albedo, Colors, evidence, solve, solve_all
-from experiments.open_face.learned_basis import conversion, remaining, with_learned
+from experiments.open_face.learned_basis import conversion, converted_encoder, remaining, with_learned
 from experiments.open_face.observed_colors import Seen
 from facefit.color import linear_to_srgb
 from facefit.errors import InputError
@@ -172,6 +172,20 @@ def test_conversion_keeps_an_albedo_that_both_bases_can_make():
         np.asarray(new.albedo_mean) + np.tensordot(after, np.asarray(new.albedo_basis), 1),
         atol=1e-5,  # float32
     )
+
+
+def test_a_converted_encoder_predicts_the_converted_coefficients():
+    random = np.random.default_rng(0)
+    kernel, bias = random.standard_normal((5, 2)), random.standard_normal(2)
+    arrays = {"encoder/heads.albedo.kernel": kernel, "encoder/heads.albedo.bias": bias, "size": np.int32(128)}
+    matrix, constant = random.standard_normal((2, 2)), random.standard_normal(2)
+    new = converted_encoder(arrays, matrix, constant)
+    features = random.standard_normal(5)
+    found = features @ new["encoder/heads.albedo.kernel"] + new["encoder/heads.albedo.bias"]
+    np.testing.assert_allclose(found, matrix @ (features @ kernel + bias) + constant)
+    assert new["size"] == 128
+    with pytest.raises(InputError, match="no encoder"):
+        converted_encoder({}, matrix, constant)
 
 
 def test_what_remains_of_a_basis_is_orthogonal_to_what_is_taken():

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from facefit.energy import regions
+from facefit.errors import InputError
 from facefit.model import FaceModel
 
 STEP = 1.0 / 4096.0  # to which the arrays are rounded, linear RGB, so that the file packs well
@@ -79,3 +80,19 @@ def conversion(
     wanted = np.concatenate([_flat(np.asarray(old.albedo_basis), weight), _flat(shift[None], weight)])
     found = np.linalg.lstsq(basis.T, wanted.T, rcond=1e-6)[0]
     return found[:, :-1].astype(np.float32), found[:, -1].astype(np.float32)
+
+
+def converted_encoder(
+    arrays: dict[str, np.ndarray], matrix: Float[np.ndarray, "new old"], constant: Float[np.ndarray, " new"]
+) -> dict[str, np.ndarray]:
+    """The arrays of an encoder's file whose albedo head predicts the new coefficients.
+
+    Raises:
+        InputError: they are no encoder's, or one for another number of coefficients.
+    """
+    kernel, bias = "encoder/heads.albedo.kernel", "encoder/heads.albedo.bias"
+    if bias not in arrays or arrays[bias].shape != (matrix.shape[1],):
+        raise InputError(f"no encoder with {matrix.shape[1]} albedo coefficients: nothing was converted.")
+    old = {name: arrays[name].astype(np.float64) for name in (kernel, bias)}
+    new = {kernel: old[kernel] @ matrix.T, bias: matrix @ old[bias] + constant}
+    return arrays | {name: values.astype(arrays[name].dtype) for name, values in new.items()}
