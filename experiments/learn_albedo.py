@@ -30,7 +30,7 @@ from experiments.open_face import albedo_report
 from experiments.open_face.albedo import skin_plane
 from experiments.open_face.color_solver import Colors
 from experiments.open_face.learned_basis import conversion, converted_encoder, with_learned
-from experiments.open_face.observed_colors import read_seen
+from experiments.open_face.observed_colors import off_rims, read_seen
 from facefit import cache
 from facefit.color import is_grey
 from facefit.encoder import dataset
@@ -47,6 +47,7 @@ _SIZE, _HAIR_SIZE, _UNSEEN_SIZE = 0.3, 0.05, 1e-3  # the same: of skin, of the s
 # RGB): the strongest ones are mostly how much of that shade a photograph has. Neither changes the held-out
 # error by more than one part in two hundred.
 _COMMON, _STRONGEST = 0.75, 0.012
+_SPREAD = 0.15  # standard deviation of all details together, at most, as a share of the mean albedo
 _FIRST_STEPS, _STEPS, _FIRST_MOVES = 6, 2, 3  # of the solver, at first and in a round
 
 
@@ -253,14 +254,18 @@ def run(arguments: Arguments) -> None:
     part, used = visible_part(model)
     offset, components = learn(arguments, data, part)
 
+    shown = (1.0 - np.maximum(regions.region(part, "scalp"), regions.region(part, "eyes"))) * off_rims(part)
+
     def whole(values: np.ndarray) -> np.ndarray:
         full = np.zeros((*values.shape[:-2], len(model.mean), 3))
-        full[..., used, :] = values
+        full[..., used, :] = values * shown[:, None]  # elsewhere no photograph was looked at
         return full
 
     strength = np.sqrt(np.square(components).mean((1, 2)))
     components = components * np.minimum(1.0, _STRONGEST / strength)[:, None, None]
-    new = with_learned(model, arguments.named, _COMMON * whole(offset), whole(components))
+    spread = (np.sqrt(np.square(components).sum(0)) / np.asarray(part.albedo_mean)).max(1)
+    components = components / np.sqrt(1.0 + (spread / _SPREAD) ** 2)[:, None]
+    new = with_learned(model, arguments.named, _COMMON * whole(offset), whole(components), _TONES)
     arrays = read_arrays(list_models().get(arguments.model, Path(arguments.model)))
     arrays.pop("albedo_basis_scale", None)
     arrays["albedo_mean"] = np.asarray(new.albedo_mean, np.float32)

@@ -49,19 +49,23 @@ def with_learned(
     named: int,
     offset: Float[np.ndarray, "V 3"],
     components: Float[np.ndarray, "K V 3"],
+    tones: int = 0,
 ) -> FaceModel:
     """The model with K learned albedo components after its first `named` ones, and as many of its other ones,
     less what is in these already, as keep the number of components.
 
     Args:
         offset: to be added to the mean albedo.
+        tones: how many of the first components are the whole skin's: they stay proportional to the mean, so
+            that what is dark in it does not become black in a dark face.
     """
-    basis = np.asarray(model.albedo_basis, np.float64)
+    basis, before = (np.array(values, np.float64) for values in (model.albedo_basis, model.albedo_mean))
+    mean = np.clip(before + offset, 0.004, 1.0)
+    basis[:tones] *= mean / np.maximum(before, 1e-3)
     taken = np.concatenate([basis[:named], components])
     kept = remaining(basis[named:], taken, counted(model), len(basis) - len(taken))
     basis = np.concatenate([taken, kept])
     rounded = np.rint(basis / STEP) * STEP
-    mean = np.clip(np.asarray(model.albedo_mean, np.float64) + offset, 0.004, 1.0)
     return model.replace(albedo_mean=mean.astype(np.float32), albedo_basis=rounded.astype(np.float32))
 
 

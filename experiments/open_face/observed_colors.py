@@ -78,16 +78,21 @@ class Trust(NamedTuple):
     excused: Float[Array, " V"]
 
 
+def off_rims(model: FaceModel) -> Float[np.ndarray, " V"]:
+    """0 at the rims of lids and lips, and of the mesh, 1 from 3 mm on."""
+    points, eyes = np.asarray(model.mean), regions.region(model, "eyes") > 0.5
+    rim = points[np.union1d(np.flatnonzero(eyes), boundary_vertices(np.asarray(model.faces)))]
+    if not len(rim):
+        return np.ones(len(points))
+    return np.clip(cKDTree(rim).query(points)[0] / _RIM_MM - 0.5, 0.0, 1.0)
+
+
 def trust_of(model: FaceModel) -> Trust:
     """As in fitting (`facefit.energy.regions`), but that brows and lips need not have the colour of skin, and
     that the rims of lids and lips do not count: a fit that misses by a millimetre has eyeballs and teeth
     there.
     """
-    points, eyes = np.asarray(model.mean), regions.region(model, "eyes") > 0.5
-    rim = points[np.union1d(np.flatnonzero(eyes), boundary_vertices(np.asarray(model.faces)))]
-    weight = regions.photometric_weight(model)
-    if len(rim):
-        weight = weight * np.clip(cKDTree(rim).query(points)[0] / _RIM_MM - 0.5, 0.0, 1.0)
+    weight = regions.photometric_weight(model) * off_rims(model)
     brows, lips = regions.region(model, "brows"), regions.region(model, "lips")
     excused = _HAIR_AND_LIPS * np.clip(2.0 * np.maximum(brows, lips), 0.0, 1.0)
     return Trust(jnp.asarray(weight, jnp.float32), jnp.asarray(excused, jnp.float32))
