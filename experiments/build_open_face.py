@@ -7,7 +7,8 @@ The wheel is only read: neither it nor its requirement torch is installed or imp
 
 takes about two minutes on two cores, prints the table of measures (published and ours) and writes
 10,318 vertices, 130 identity, 52 expression and 52 albedo components
-in 5.8 MiB. Needs scipy.
+in 5.8 MiB. Needs scipy. Its albedo is a prior drawn by hand; `experiments.learn_albedo` is run after it and
+replaces most of that by what photographs show: the model in the package has been through both.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def test_random_people_have_human_colors(model):
     bounds, rng = PigmentBounds.of(model), np.random.default_rng(3)
     mean, basis = np.asarray(model.albedo_mean), np.asarray(model.albedo_basis)
     skin = np.asarray(model.regions["skin"]) > 0.9
-    odd = 0
+    odd, shifts = 0, []
     for _ in range(30):
         drawn = rng.standard_normal(len(basis))
         kept = bounds.nearest(drawn)
@@ -281,8 +281,10 @@ def test_random_people_have_human_colors(model):
         assert (after[skin, 1] < 0.8 * after[skin, 0] + 0.01).all()
         assert (after[skin, 2] < 0.95 * after[skin, 1] + 0.01).all()
         assert after.min() > -0.02 and after[skin].min() > 0.01
-        assert abs(kept[0] - drawn[0]) < 1.1  # the tone of the skin stays: it is the details that give way
+        shifts.append(kept[0] - drawn[0])
     assert odd > 3  # or the bounds would do nothing
+    # The tone of the skin stays: it is the details that give way, but for the darkest.
+    assert np.abs(shifts).max() < 1.5 and abs(np.mean(shifts)) < 0.35
 
 
 def test_colors_that_are_plausible_stay(model):

@@ -17,7 +17,7 @@ _HAIR = ((0, 1, 1.0), (1, 2, 1.0))
 _EYES = ((1, 0, 1.7), (1, 2, 1.3))
 # No channel of the skin is less than this share of what its tone makes of the mean face; and where a beard
 # may be.
-_DETAIL, _BEARD = 0.85, 0.5
+_DETAIL, _BEARD = 0.7, 0.5
 _LEAST_SKIN, _LEAST = 0.02, 0.004  # albedo of the darkest skin; of the blackest hair and pupils
 _SIGMA = 0.004  # how far a bound may be missed, linear RGB
 _STEPS, _CLOSE = 30, 1e-3  # of the solver, at most; a step that is not worth taking, standard deviations
