@@ -56,10 +56,8 @@ def run(smoke: bool = False) -> dict:
         kinds["feature_step"] = (True, identity_feature())
     for name, (rendering, feature) in kinds.items():
         step = make_step(graph, adam, size, rendering, identity_feature=feature)
-        weights, kept = (
-            Weights(neutral=0.5, geometry=0.25, points=0.5, random_faces=0.5),
-            [jax.tree.map(np.asarray, state)],
-        )
+        weights = Weights(neutral=0.5, geometry=0.25, albedo=5.0, points=0.5, random_faces=0.5)
+        kept = [jax.tree.map(np.asarray, state)]
 
         def once(batch=data, step=step, weights=weights, kept=kept):
             kept[0], report = step(kept[0], surface, weights, batch, faces)

@@ -179,8 +179,8 @@ def train(config: Config, run: Run) -> None:
         raise InputError(f"batch {config.batch}: must be divisible by the {mesh.size} devices.")
     model = find_model(config.model)
     surface = place_state(encoder_surface(model), mesh)
-    told = config.backbone == "small+landmarks" and config.weights.random_faces
-    faces = place_state(random_faces(model, config.seed), mesh) if told else None
+    with_faces = config.backbone == "small+landmarks" and config.weights.random_faces > 0
+    faces = place_state(random_faces(model, config.seed), mesh) if with_faces else None
     dtype = jax.numpy.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jax.numpy.float32
     encoder = make_encoder(model, config.seed, config.backbone, config.size, dtype)
     if config.imagenet:
@@ -191,7 +191,7 @@ def train(config: Config, run: Run) -> None:
         from facefit.encoder.weights import load_encoder, named_arrays, set_arrays
 
         set_arrays(encoder, named_arrays(load_encoder(config.start).encoder), config.start)
-    if config.point_steps and not told:
+    if config.point_steps and not with_faces:
         raise InputError(
             "point_steps: only small+landmarks with a weight of random_faces learns from points."
         )

@@ -116,14 +116,21 @@ def supervised_terms(
 ) -> dict[str, Float[Array, ""]]:
     """The terms of samples whose truth is known."""
     known = batch.labelled.astype(jnp.float32)
-    identity = found.identity - batch.identity
     light = found.lighting - batch.lighting
-    both = jnp.concatenate([identity, found.expression - batch.expression], -1)
-    return {
-        "neutral": quadratic_loss(identity, surface.identity_metric, known),
-        "geometry": quadratic_loss(both, surface.geometry_metric, known),
+    return _shape_terms(surface, found, batch.identity, batch.expression, known) | {
         "albedo": quadratic_loss(found.albedo - batch.albedo, surface.albedo_metric, known),
         "lighting": quadratic_loss(light.reshape(len(light), -1), LIGHTING_METRIC, known),
+    }
+
+
+def _shape_terms(
+    surface: EncoderSurface, found: Coefficients, identity, expression, known: Float[Array, " B"]
+) -> dict[str, Float[Array, ""]]:
+    off = found.identity - identity
+    both = jnp.concatenate([off, found.expression - expression], -1)
+    return {
+        "neutral": quadratic_loss(off, surface.identity_metric, known),
+        "geometry": quadratic_loss(both, surface.geometry_metric, known),
     }
 
 
@@ -146,12 +153,8 @@ def random_faces_term(
     expression: Float[Array, "B E"],
 ) -> Float[Array, ""]:
     """How far faces concluded from points alone are off, mm^2: without expression, and half as much with."""
-    known = jnp.ones(len(identity))
-    off = found.identity - identity
-    both = jnp.concatenate([off, found.expression - expression], -1)
-    return quadratic_loss(off, surface.identity_metric, known) + 0.5 * quadratic_loss(
-        both, surface.geometry_metric, known
-    )
+    terms = _shape_terms(surface, found, identity, expression, jnp.ones(len(identity)))
+    return terms["neutral"] + 0.5 * terms["geometry"]
 
 
 def drawn_terms(
