@@ -25,7 +25,8 @@ from experiments.command_line import exit_status
 from experiments.geometry_picture import geometry_picture
 from facefit import cache
 from facefit.encoder.batch import Batch
-from facefit.encoder.coefficients import Coefficients, coefficients
+from facefit.encoder.coefficients import Coefficients
+from facefit.encoder.looks import look
 from facefit.encoder.pipeline import evaluation_batches
 from facefit.encoder.surface import EncoderSurface, encoder_surface
 from facefit.encoder.validation import evaluate
@@ -91,7 +92,7 @@ class Measured:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(graph, state, surface, image, dense):
-    return coefficients(nnx.merge(graph, state)(image, dense)[0], surface.start)
+    return look(nnx.merge(graph, state), None, surface, image, dense)[0]
 
 
 @functools.cache

@@ -14,9 +14,9 @@ import tyro
 
 from experiments.command_line import exit_status
 from facefit.encoder.checkpoints import Checkpoints
-from facefit.encoder.networks import make_encoder
+from facefit.encoder.networks import Encoder, make_encoder
 from facefit.encoder.training import optimizer, split, start_state
-from facefit.encoder.weights import TrainedEncoder, load_encoder, save_encoder
+from facefit.encoder.weights import TrainedEncoder, load_encoder, named_arrays, save_encoder, set_arrays
 from facefit.errors import InputError
 from facefit.model import find_model
 
@@ -31,12 +31,16 @@ class Arguments:
         facts: a sentence on its training, kept in the file and told in every prediction's report.
         confidence: file with a C-Net trained for it (`experiments.train_confidence`), to go into the same
             file.
+        half_way: the encoder's file that the run started from: what is written is the mean of both networks'
+            parameters, which keeps what the start knew and has most of what the run taught (Wortsman et al.
+            2022).
     """
 
     run: tyro.conf.Positional[Path]
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     facts: str
     confidence: Path | None = None
+    half_way: Path | None = None
 
 
 def trained_encoder(run: Path, facts: str) -> TrainedEncoder:
@@ -57,16 +61,32 @@ def trained_encoder(run: Path, facts: str) -> TrainedEncoder:
     if checkpoints.latest() is None:
         raise InputError(f"{run}: no checkpoint yet. Wait for the first one.")
     # A schedule, as in the run: its count is part of the optimiser's state.
-    state, _ = checkpoints.restore(start_state(encoder, optimizer(lambda step: 0.0)))
+    rule = optimizer(lambda step: 0.0, muon=config.get("muon", False))
+    state, _ = checkpoints.restore(start_state(encoder, rule))
     checkpoints.close()
     trained = nnx.merge(split(encoder)[0], state.average, state.statistics)
     told = f"{facts} {int(state.step)} steps of {config['batch']} photographs."
     return TrainedEncoder(trained, None, config["size"], model.name, told.strip())
 
 
+def average(encoder: Encoder, other: Encoder, where: str) -> None:
+    """Sets a network's parameters and statistics to the mean of its own and another's of the same layout.
+
+    Raises:
+        InputError: the other is of another layout.
+    """
+    mine, theirs = named_arrays(encoder), named_arrays(other)
+    shapes = [{name: values.shape for name, values in arrays.items()} for arrays in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"{where}: not the network of this run. Give the file that the run started from.")
+    set_arrays(encoder, {name: 0.5 * (mine[name] + theirs[name]) for name in mine}, where)
+
+
 def export(given: Arguments) -> None:
     """Writes the file and says what is in it."""
     trained = trained_encoder(given.run, given.facts)
+    if given.half_way:
+        average(trained.encoder, load_encoder(given.half_way).encoder, str(given.half_way))
     if given.confidence:
         trained = trained._replace(confidence=load_encoder(given.confidence).confidence)
     save_encoder(trained, given.output)

@@ -36,7 +36,7 @@ from experiments.open_face import albedo_report
 from experiments.open_face.albedo import skin_plane
 from experiments.open_face.color_solver import Colors
 from experiments.open_face.learned_basis import conversion, converted_encoder, with_learned
-from experiments.open_face.observed_colors import off_rims, read_seen
+from experiments.open_face.observed_colors import off_rims, read_seen, spread_over_face
 from facefit import cache
 from facefit.color import is_grey
 from facefit.encoder import dataset
@@ -152,8 +152,7 @@ def learn(arguments: Arguments, data: dataset.Dataset, part: FaceModel) -> tuple
         np.asarray(part.mean), np.asarray(part.faces), np.asarray(mean), axes / skin_mean
     )
     priors = priors_of(part, fold, arguments.count)
-    face = np.flatnonzero(regions.face(part))
-    some = jnp.asarray(face[:: max(len(face) // 100, 1)])
+    some = jnp.asarray(spread_over_face(part))
     shown = np.flatnonzero(regions.photometric_weight(part) > 0.05)
     settings = dict(dataclasses.asdict(arguments), photographs=len(rows))
     settings = str(

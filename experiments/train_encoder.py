@@ -46,6 +46,7 @@ class Config:
         decay: "step", a fifth of it after half the steps, as the paper; "cosine", to a fiftieth.
         warm_up: steps in which it rises from zero.
         clip: of the gradient's global norm.
+        muon: matrices move by Muon's rule instead of Adam's.
         bfloat16: compute the backbone in half precision; for GPUs and TPUs.
         weights: of the loss's terms; without one of the identity feature, which needs `facefit[train]`, its
             network is not run.
@@ -73,6 +74,7 @@ class Config:
     decay: str = "cosine"
     warm_up: int = 100
     clip: float = 5.0
+    muon: bool = False
     bfloat16: bool = False
     weights: tyro.conf.OmitArgPrefixes[Weights] = Weights(
         identity_feature=0.0,
@@ -147,7 +149,7 @@ def train(config: Config, run: Run) -> None:
 
     Raises:
         InputError: unusable settings or data, or a folder with another run.
-        FloatingPointError: a step was not finite; its batch lies in the run folder.
+        FloatingPointError: a step was not finite; its batch, if it looked at one, lies in the run folder.
     """
     import jax
 
@@ -197,7 +199,7 @@ def train(config: Config, run: Run) -> None:
         )
     checkpoints = Checkpoints(run.folder)
     graph = split(encoder)[0]
-    adam = optimizer(schedule(config), config.clip)
+    adam = optimizer(schedule(config), config.clip, config.muon)
     state = place_state(start_state(encoder, adam), mesh)
     feature = identity_feature() if config.weights.identity_feature else None
     data = iter(
@@ -240,10 +242,11 @@ def train(config: Config, run: Run) -> None:
             following = next(data)
         waited = time.monotonic() - before
         if not bool(report.finite):
-            _keep(batch, run.folder / f"failed_step_{number}.npz")
-            raise FloatingPointError(
-                f"step {number}: the loss or its gradient is not finite. Its batch is kept in {run.folder}."
-            )
+            told = f"step {number}: the loss or its gradient is not finite."
+            if pictures:
+                _keep(batch, run.folder / f"failed_step_{number}.npz")
+                told += f" Its batch is kept in {run.folder}."
+            raise FloatingPointError(told)
         done = number + 1
         last = done == config.steps or done == run.stop_after
         if log:

@@ -101,6 +101,29 @@ def test_the_gradient_is_clipped_to_its_global_norm():
     np.testing.assert_allclose(small, large, rtol=1e-6)
 
 
+def test_muon_moves_matrices_alike_in_all_directions_and_heads_as_adam_does(tiny):
+    _, encoder, _, _ = tiny
+    parameters = split(encoder)[1]
+    leaves, structure = jax.tree.flatten(parameters)
+    rng = np.random.default_rng(0)
+    gradient = [rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    # Directions of very different strength: plain momentum would follow the strongest.
+    gradient = [
+        g * np.geomspace(1, 1e-3, g.shape[-1], dtype=np.float32) if g.ndim == 2 else g for g in gradient
+    ]
+    rates = {"muon": 2e-3, "adam": 1e-3}
+    moved = {}
+    for name, rate in rates.items():
+        rule = optimizer(rate, clip=1e9, muon=name == "muon")
+        updates, _ = rule.update(jax.tree.unflatten(structure, gradient), rule.init(parameters), parameters)
+        moved[name] = updates
+    directions = jnp.linalg.svd(moved["muon"]["points"]["layers"][1]["kernel"][...], compute_uv=False)
+    assert directions[0] < 3 * directions[len(directions) // 2]
+    by_muon, by_adam = (moved[name]["heads"]["identity"]["kernel"][...] / rates[name] for name in rates)
+    # A first step of Adam is as long whatever the gradient; with Nesterov's momentum it is longer.
+    np.testing.assert_allclose(by_muon / by_adam, np.median(by_muon / by_adam), rtol=1e-3)
+
+
 def test_the_loss_leads_the_pose_towards_the_landmarks(tiny):
     surface, encoder, begin, step = tiny
     batch = random_batch(3)

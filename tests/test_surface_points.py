@@ -11,7 +11,7 @@ from tiny_model import tiny_model
 from facefit.encoder.augmentation import NONE
 from facefit.encoder.coefficients import coefficients
 from facefit.encoder.losses import Weights, point_error, random_faces_term
-from facefit.encoder.networks import PATCH, make_encoder, patches_at
+from facefit.encoder.networks import PATCH, make_encoder, map_at, patches_at
 from facefit.encoder.surface import encoder_surface
 from facefit.encoder.surface_points import (
     SurfaceModel,
@@ -57,15 +57,60 @@ def test_patches_of_whole_pixels_are_slices_and_the_rest_is_told():
 def test_an_untrained_network_leaves_the_detectors_points_where_they_are(tiny):
     batch = random_batch(0)
     _, features = nnx.jit(lambda network, *seen: network(*seen))(tiny[2], batch.image, batch.dense)
-    np.testing.assert_array_equal(features.points, batch.dense[..., :2])
+    assert len(features.points) == 2
+    for points in features.points:
+        np.testing.assert_array_equal(points, batch.dense[..., :2])
 
 
-def test_point_error_counts_known_samples_in_hundredths_of_the_crop():
+@pytest.mark.parametrize("apart", [0.03, 30.0])
+def test_point_error_counts_known_samples_in_hundredths_of_the_crop(apart):
+    """By the square where it is small, by the length where it is large; the mean of the rounds."""
     batch = random_batch(1, labelled=0.5)
-    found = batch.surface468 + np.where(batch.labelled, 0.0, 99.0)[:, None, None] + [[[0.03, 0.04]]]
-    error, off = point_error(found.astype(np.float32), batch.replace(), SIZE)
-    assert float(error) == pytest.approx((100 / SIZE * 0.05) ** 2, rel=1e-3)
+
+    def found(apart):
+        away = np.where(batch.labelled, 0.0, 99.0)[:, None, None]
+        return (batch.surface468 + away + apart * np.array([0.6, 0.8])).astype(np.float32)
+
+    hundredths = 100 / SIZE * apart
+    expected = hundredths**2 if apart < 1 else 2 * hundredths
+    error, off = point_error([found(apart)], batch, SIZE)
+    assert float(error) == pytest.approx(expected, rel=0.02)
+    np.testing.assert_allclose(np.linalg.norm(off[batch.labelled], axis=-1), apart, rtol=1e-3)
     assert not np.asarray(off)[~batch.labelled].any()
+    first, _ = point_error([found(2 * apart)], batch, SIZE)
+    both, last = point_error([found(2 * apart), found(apart)], batch, SIZE)
+    assert float(both) == pytest.approx(0.5 * (float(first) + float(error)), rel=1e-5)
+    np.testing.assert_array_equal(last, off)
+
+
+def test_a_map_between_its_cells_is_bilinear_and_beyond_its_border_constant():
+    rows, columns = np.mgrid[:8, :8]
+    values = jnp.asarray(np.stack([columns, rows, 0 * rows + 7.0], -1)[None], jnp.float32)
+    points = jnp.asarray([[[4.0, 12.0], [18.5, 31.0], [29.9, 2.1], [-5.0, 40.0]]])
+    found = np.asarray(map_at(values, points, 32))[0]
+    expected = np.clip(np.asarray(points[0]) / 4 - 0.5, 0, 7)
+    np.testing.assert_allclose(found[:, :2], expected, atol=1e-5)
+    np.testing.assert_allclose(found[:, 2], 7.0, atol=1e-5)
+
+
+def test_later_rounds_look_where_earlier_ones_moved_the_points(tiny):
+    """A first round that moves every point by the same steps: the second sees what lies there."""
+    refinement = make_encoder(tiny[0], 0, "small+landmarks", SIZE).refinement
+    batch = random_batch(3)
+    seen = jnp.zeros((len(batch.image), 512))
+    shallow = jnp.zeros((len(batch.image), 4, 4, 64))
+    refinement.move[...] = refinement.move[...].at[1].set(0.1)  # the second moves by what it sees
+
+    def last(dense):
+        return refinement(batch.image, dense, shallow, seen, lambda points: jnp.zeros((len(points), 128)))[0]
+
+    refinement.shift[0].bias[...] = jnp.tile(jnp.asarray([3.0, -2.0]), 468)
+    plain = last(batch.dense)
+    refinement.shift[0].bias[...] = jnp.zeros(2 * 468)
+    moved = last(batch.dense + np.float32([3.0, -2.0, 0.0]))
+    np.testing.assert_allclose(plain[0], batch.dense[..., :2] + np.float32([3.0, -2.0]), atol=1e-5)
+    assert np.abs(np.asarray(plain[1] - plain[0])).max() > 0.01
+    np.testing.assert_allclose(plain[1], moved[1], atol=1e-4)
 
 
 def test_random_faces_lie_in_the_crop_as_the_crop_rule_says(tiny):

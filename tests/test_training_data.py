@@ -11,7 +11,7 @@ import pytest
 from tiny_model import tiny_model
 
 from facefit.encoder import dataset, synthetic_data
-from facefit.encoder.augmentation import MIRRORED68, NONE, TRAINING, Augmentation, augment
+from facefit.encoder.augmentation import NONE, TRAINING, Augmentation, augment
 from facefit.encoder.detection import dense_points
 from facefit.encoder.device_augmentation import Stored, augmented_batch, plain_batch
 from facefit.encoder.landmarks import _weights, ibug_points
@@ -219,21 +219,6 @@ def test_landmarks_move_with_the_picture_and_the_skin():
             # The dot is three pixels wide before and 2.7 after; other dots may overlap it.
             assert made.image[row, column, 1] > 0.5
             assert made.skin[row, column] > 0.5
-
-
-def test_a_mirrored_face_has_its_landmarks_on_the_other_side():
-    assert np.array_equal(MIRRORED68[MIRRORED68], np.arange(68))
-    pairs = {0: 16, 17: 26, 31: 35, 36: 45, 41: 46, 48: 54, 60: 64, 67: 65, 30: 30, 8: 8, 57: 57, 62: 62}
-    assert all(MIRRORED68[a] == b for a, b in pairs.items())
-    image, skin, landmarks = dots()
-    mirror = Augmentation(0, 0, 0, 1.0, 0, 0, 0, 0, (0, 0), (0, 1), (0, 0), (0, 100), 0)
-    plain = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, NONE, None)
-    made = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, mirror, None)
-    kept = augment(np.random.default_rng(0), image, skin, landmarks, middle(), P, mirror, KNOWN)
-    assert np.allclose(made.landmarks[16], [P - plain.landmarks[0, 0], plain.landmarks[0, 1]], atol=1e-4)
-    # OpenCV rounds sampling positions to 1/32 of a pixel.
-    assert np.abs(made.image - plain.image[:, ::-1]).max() < 0.06
-    assert np.array_equal(kept.landmarks, plain.landmarks), "labelled faces are never mirrored"
 
 
 def test_the_gain_is_that_of_linear_light():

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from experiments.open_face import sheets
 from experiments.open_face.color_solver import held_out
-from experiments.open_face.observed_colors import SeenPixels
+from experiments.open_face.observed_colors import SeenPixels, spread_over_face
 from facefit.energy import regions
 from facefit.model import FaceModel
 
@@ -44,8 +44,7 @@ def errors(model: FaceModel, basis: Float[np.ndarray, "A V 3"], lighting, pixels
         model: the visible part, for the mean and the regions. basis: of its vertices.
         lighting: where to start from, (N, 9, 3).
     """
-    face = np.flatnonzero(regions.face(model))
-    some = jnp.asarray(face[:: max(len(face) // 100, 1)])
+    some = jnp.asarray(spread_over_face(model))
     hair_and_lips = np.maximum(regions.region(model, "brows"), regions.region(model, "lips")) > 0.3
     counted = np.stack([np.ones(len(hair_and_lips)), hair_and_lips])
     found = held_out(

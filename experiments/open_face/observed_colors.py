@@ -87,6 +87,12 @@ def off_rims(model: FaceModel) -> Float[np.ndarray, " V"]:
     return np.clip(cKDTree(rim).query(points)[0] / _RIM_MM - 0.5, 0.0, 1.0)
 
 
+def spread_over_face(model: FaceModel) -> Int[np.ndarray, " P"]:
+    """About a hundred vertices of the face: where it is asked whether an albedo is plausible."""
+    face = np.flatnonzero(regions.face(model))
+    return face[:: max(len(face) // 100, 1)]
+
+
 def trust_of(model: FaceModel) -> Trust:
     """As in fitting (`facefit.energy.regions`), but that brows and lips need not have the colour of skin, and
     that the rims of lids and lips do not count: a fit that misses by a millimetre has eyeballs and teeth

@@ -1,4 +1,4 @@
-"""What training does to a stored crop: moves it, mirrors it, and makes it look taken by another camera."""
+"""What training does to a stored crop: moves it, and makes it look taken by another camera."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from facefit.encoder.landmarks import ibug_points
-from facefit.photo import face_mesh
 from facefit.photo.face_crop import face_square
 from facefit.synthesis import covers
-
-# Which iBUG point of a mirrored face is which of the face.
-MIRRORED68 = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
-     39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +20,7 @@ class Augmentation:
 
     Attributes:
         shift: largest, as a share of the crop. scale: largest relative change. rotation: largest, radians.
-        mirror: probability, for photographs only.
+        mirror: probability that the picture is mirrored (see `facefit.encoder.mirroring`).
         exposure, white_balance: standard deviations of the logarithm of linear light; the truth follows.
         gamma: standard deviation of the logarithm of an exponent on sRGB; the truth does not follow.
         grey: probability of a grey picture, for photographs only.
@@ -66,8 +59,7 @@ _LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.0
 @dataclasses.dataclass(frozen=True)
 class Augmented:
     """A network crop of P pixels: image (P, P, 3) sRGB in [0, 1], skin (P, P), landmarks and dense points in
-    its pixels, and the true surface points, the order of the landmarks in those of the stored crop, and the
-    factor on the light (3,).
+    its pixels, and the true surface points, and the factor on the light (3,).
     """
 
     image: Float[np.ndarray, "P P 3"]
@@ -75,7 +67,6 @@ class Augmented:
     landmarks: Float[np.ndarray, "68 2"]
     dense: Float[np.ndarray, "468 3"]
     surface468: Float[np.ndarray, "468 2"]
-    order: np.ndarray
     gain: Float[np.ndarray, "3"]
 
 
@@ -92,16 +83,13 @@ def augment(
     """A network crop of `size` pixels from a stored crop. A pure function of the generator's state.
 
     It lies around the dense points, as in prediction, from where the augmentation moves it.
-    Labelled samples are neither mirrored (identity bases have no mirrored components) nor made grey.
+    Labelled samples are not made grey.
 
     Args:
         surface468: of a labelled sample, see `Batch`; None has it that the sample is not labelled.
     """
     labelled = surface468 is not None
     matrix = _matrix(rng, dense, size, amount)  # network crop -> stored crop
-    mirror = rng.random() < amount.mirror and not labelled
-    if mirror:
-        matrix = matrix @ np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]])
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])  # OpenCV has the first pixel's centre at (0, 0)
     sampling = (np.linalg.inv(half) @ matrix @ half)[:2]
     interpolation = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -110,14 +98,10 @@ def augment(
     )
     skin = cv2.warpAffine(skin, sampling, (size, size), flags=interpolation)
     inverse = np.linalg.inv(matrix)
-    points = landmarks @ inverse[:2, :2].T + inverse[:2, 2]
-    order = MIRRORED68 if mirror else np.arange(68)
-    points = points[order].astype(np.float32)
+    points = (landmarks @ inverse[:2, :2].T + inverse[:2, 2]).astype(np.float32)
     told = np.concatenate([dense[:, :2] @ inverse[:2, :2].T + inverse[:2, 2], dense[:, 2:]], -1)
     surface = np.zeros((468, 2)) if surface468 is None else surface468 @ inverse[:2, :2].T + inverse[:2, 2]
     told[:, 2] *= math.sqrt(abs(np.linalg.det(inverse[:2, :2])))
-    if mirror:
-        told = told[face_mesh.mirror_permutation()]
 
     image, gain = _color(rng, image, amount, labelled)
     if rng.random() < amount.cover:
@@ -129,7 +113,6 @@ def augment(
         points,
         told.astype(np.float32),
         surface.astype(np.float32),
-        order,
         gain.astype(np.float32),
     )
 

@@ -29,7 +29,7 @@ class Batch:
         subject: the same number is the same person, within one data set and one run.
 
     Pose is no label: augmentation turns, shifts and scales the crop, and landmarks and pixels say what came
-    of it. Labelled samples are never mirrored, since identity bases have no mirrored components.
+    of it.
     """
 
     image: Float[Array, "*batch P P 3"]

@@ -59,7 +59,7 @@ class Checkpoints:
             )
         except (ValueError, KeyError) as error:
             raise InputError(
-                f"checkpoint {step}: not of this network ({error}). Give another run folder."
+                f"checkpoint {step}: not of this network ({str(error)[:200]} ...). Give another run folder."
             ) from error
         leaves = [found["state"][name] for name in named]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), found["data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,12 +18,12 @@ PATCH = 8  # pixels: side of what `PointRefinement` sees around a point
 
 class Features(NamedTuple):
     """What a network sees: the map after its first residual stage (B, h, w, C), and pooled (B, D); and the
-    surface points of `PointRefinement`, crop pixels, or None.
+    surface points after each `PointRefinement`, crop pixels, the last the best; none where there is none.
     """
 
     shallow: Float[Array, "B h w C"]
     pooled: Float[Array, "B D"]
-    points: Float[Array, "B 468 2"] | None = None
+    points: tuple[Float[Array, "B 468 2"], ...] = ()
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int, dtype, rngs: nnx.Rngs) -> nnx.Conv:
@@ -229,60 +230,102 @@ def patches_at(
     return cuts, jnp.clip(points - jnp.round(points), -0.5, 0.5)
 
 
-class PointRefinement(nnx.Module):
-    """From the detector's dense points to where the picture shows those points of the surface.
+def map_at(
+    values: Float[Array, "B h w C"], points: Float[Array, "B L 2"], size: int
+) -> Float[Array, "B L C"]:
+    """A map over crops of `size` pixels at points in crop pixels, between its cells bilinear; beyond the
+    border its last cells.
+    """
+    batch, height, width, channels = values.shape
+    cells = jnp.asarray([width, height], jnp.float32)
+    place = jnp.clip(points * cells / size - 0.5, 0.0, cells - 1.0)
+    low = jnp.minimum(jnp.floor(place), cells - 2.0)
+    share = (place - low)[..., None]
+    first = (low[..., 1] * width + low[..., 0]).astype(jnp.int32)
+    flat = values.reshape(batch, height * width, channels)
 
-    The picture around a point, from near and from twice as far, says how far it is off, each point with
-    weights of its own at the end; a detector's habits, which follow pose and shape, are told by all points
-    and the whole picture. Weights of the last layers start at zero: the points are then the detector's.
+    def corner(steps: int):
+        return jnp.take_along_axis(flat, (first + steps)[..., None], axis=1)
+
+    above = corner(0) * (1.0 - share[..., 0, :]) + corner(1) * share[..., 0, :]
+    below = corner(width) * (1.0 - share[..., 0, :]) + corner(width + 1) * share[..., 0, :]
+    return above * (1.0 - share[..., 1, :]) + below * share[..., 1, :]
+
+
+class PointRefinement(nnx.Module):
+    """From the detector's dense points to where the picture shows those points of the surface, in rounds.
+
+    The picture around a point, from near and from twice as far, and a map of the backbone there say how far
+    it is off, each point with weights of its own at the end; a detector's habits, which follow pose and
+    shape, are told by all points, what all of them see, and the whole picture. The next round looks again
+    from where the points are by then. Rounds see with the same weights and move with their own, which start
+    at zero: the points are then the detector's.
     """
 
-    def __init__(self, rngs: nnx.Rngs, size: int, seen: int):
+    rounds, features = 2, 96
+
+    def __init__(self, rngs: nnx.Rngs, size: int, seen: int, channels: int):
         """
         Args:
-            size: side of the crops, pixels. seen: features of the whole picture.
+            size: side of the crops, pixels. seen: features of the whole picture and of the points together.
+            channels: of the map.
         """
-        near, local, common = 96, 64, 96
+        near, local, told = 96, 64, 2
         self.size = size
         he, zero = nnx.initializers.he_normal(), nnx.initializers.zeros
-        self.look = nnx.Linear(2 * (3 * PATCH**2 + 2), near, kernel_init=he, rngs=rngs)
+        self.look = nnx.Linear(2 * (3 * PATCH**2 + 2) + channels, near, kernel_init=he, rngs=rngs)
         self.which = nnx.Param(jnp.zeros((468, near), jnp.float32))
         self.think = nnx.Linear(near, local, kernel_init=he, rngs=rngs)
-        self.move = nnx.Param(jnp.zeros((468, local, 2), jnp.float32))
-        self.whole = nnx.Linear(2 * 468 + seen, common, kernel_init=he, rngs=rngs)
-        self.shift = nnx.Linear(common, 2 * 468, kernel_init=zero, bias_init=zero, rngs=rngs)
+        self.move = nnx.Param(jnp.zeros((self.rounds, 468, local, 2), jnp.float32))
+        self.tell = nnx.Param(jax.random.normal(rngs.params(), (468, local, told)) / local**0.5)
+        self.whole = nnx.Linear(told * 468 + seen, self.features, kernel_init=he, rngs=rngs)
+        self.shift = nnx.List(
+            [
+                nnx.Linear(self.features, 2 * 468, kernel_init=zero, bias_init=zero, rngs=rngs)
+                for _ in range(self.rounds)
+            ]
+        )
 
     def __call__(
-        self, image: Float[Array, "B H W 3"], dense: Float[Array, "B 468 3"], seen: Float[Array, "B D"]
-    ) -> Float[Array, "B 468 2"]:
-        """The points, crop pixels."""
-        points = dense[..., :2]
-        half = image.reshape(len(image), self.size // 2, 2, self.size // 2, 2, 3).mean((2, 4))
-        around = [*patches_at(image - 0.5, points), *patches_at(half - 0.5, points / 2)]
-        local = nnx.gelu(self.look(jnp.concatenate(around, -1)) + self.which[...])
-        local = nnx.gelu(self.think(local))
-        local = jnp.einsum("blc,lcd->bld", local, self.move[...])
-        told = jnp.concatenate([_centred(points, self.size), seen], -1)
-        common = self.shift(nnx.gelu(self.whole(told))).reshape(points.shape)
-        return points + local + common
+        self,
+        image: Float[Array, "B H W 3"],
+        dense: Float[Array, "B 468 3"],
+        shallow: Float[Array, "B h w C"],
+        seen: Float[Array, "B D"],
+        combine: Callable[[Float[Array, "B 468 2"]], Float[Array, "B C"]],
+    ) -> tuple[tuple[Float[Array, "B 468 2"], ...], Float[Array, "B F"]]:
+        """The points after each round, crop pixels, and what all of them saw together in the last.
 
-
-def _centred(points: Float[Array, "B 468 2"], size: int) -> Float[Array, "B D"]:
-    """Points as numbers about one, in a row."""
-    return (4.0 * (points / size - 0.5)).reshape(len(points), -1)
+        Args:
+            combine: few numbers for where all points are.
+        """
+        points, found, count = dense[..., :2], [], len(image)
+        half = image.reshape(count, self.size // 2, 2, self.size // 2, 2, 3).mean((2, 4))
+        for number, shift in enumerate(self.shift):
+            around = [*patches_at(image - 0.5, points), *patches_at(half - 0.5, points / 2)]
+            around.append(map_at(shallow, points, self.size))
+            local = nnx.gelu(self.look(jnp.concatenate(around, -1)) + self.which[...])
+            local = nnx.gelu(self.think(local))
+            told = jnp.einsum("blc,lcd->bld", local, self.tell[...]).reshape(count, -1)
+            common = nnx.gelu(self.whole(jnp.concatenate([combine(points), told, seen], -1)))
+            points = points + jnp.einsum("blc,lcd->bld", local, self.move[number])
+            points = points + shift(common).reshape(points.shape)
+            found.append(points)
+        return tuple(found), common
 
 
 class PointFeatures(nnx.Module):
-    """What surface points tell of pose and shape: three fully connected layers over their places.
+    """What surface points tell of pose and shape: three fully connected layers over combinations of places.
 
     Without normalisation by the batch, whose noise would cost more precision than the points have.
     """
 
-    features = 384
+    combinations, features = 128, 384
 
     def __init__(self, rngs: nnx.Rngs, size: int):
         self.size = size
-        widths = (2 * 468, 416, 416, self.features)
+        self.combine = nnx.Linear(2 * 468, self.combinations, use_bias=False, rngs=rngs)
+        widths = (self.combinations, 416, 416, self.features)
         self.layers = nnx.List(
             [
                 nnx.Linear(a, b, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
@@ -290,9 +333,13 @@ class PointFeatures(nnx.Module):
             ]
         )
 
+    def combined(self, points: Float[Array, "B 468 2"]) -> Float[Array, "B C"]:
+        """Linear combinations of the places of points in crop pixels."""
+        return self.combine((4.0 * (points / self.size - 0.5)).reshape(len(points), -1))
+
     def __call__(self, points: Float[Array, "B 468 2"]) -> Float[Array, "B D"]:
         """Features of points in crop pixels."""
-        x = _centred(points, self.size)
+        x = self.combined(points)
         for layer in self.layers:
             x = nnx.gelu(layer(x))
         return x
@@ -329,11 +376,12 @@ class Encoder(nnx.Module):
         large = backbone == "resnet50"
         self.backbone = ResNet50(rngs, dtype) if large else SmallNetwork(rngs, dtype, size)
         told = backbone == "small+landmarks"
-        self.refinement = nnx.data(PointRefinement(rngs, size, self.backbone.features) if told else None)
+        seen = self.backbone.features + PointFeatures.combinations, self.backbone.shallow_channels
+        self.refinement = nnx.data(PointRefinement(rngs, size, *seen) if told else None)
         self.points = nnx.data(PointFeatures(rngs, size) if told else None)
         self.name, self.features = backbone, self.backbone.features
-        if self.points is not None:
-            self.features += self.points.features
+        if told:
+            self.features += self.refinement.features + self.points.features
         sizes = dict(zip(("identity", "expression", "albedo"), counts))
         sizes |= {"rotation": 3, "lighting": 27, "place": 2, "depth": 1}
         zero = nnx.initializers.zeros
@@ -354,9 +402,11 @@ class Encoder(nnx.Module):
         """
         features = self.backbone(image, train)
         if self.points is not None:
-            points = self.refinement(image, dense, features.pooled)
-            both = [features.pooled, self.points(points)]
-            features = features._replace(pooled=jnp.concatenate(both, -1), points=points)
+            points, common = self.refinement(
+                image, dense, features.shallow, features.pooled, self.points.combined
+            )
+            all_of_them = [features.pooled, common, self.points(points[-1])]
+            features = features._replace(pooled=jnp.concatenate(all_of_them, -1), points=points)
         return self._predicted(features.pooled), features
 
     def from_points(self, points: Float[Array, "B 468 2"]) -> dict[str, Float[Array, "B C"]]:
@@ -364,7 +414,7 @@ class Encoder(nnx.Module):
         says nothing.
         """
         seen = self.points(points)
-        unseen = jnp.zeros((len(points), self.backbone.features), seen.dtype)
+        unseen = jnp.zeros((len(points), self.features - self.points.features), seen.dtype)
         return self._predicted(jnp.concatenate([unseen, seen], -1))
 
     def _predicted(self, features: Float[Array, "B D"]) -> dict[str, Float[Array, "B C"]]:

@@ -12,9 +12,11 @@ import numpy as np
 from facefit.encoder.augmentation import GRADED, NONE, TRAINING, Augmentation, augment
 from facefit.encoder.batch import Batch
 from facefit.encoder.dataset import SPLITS, Dataset, read_dataset, read_sample
+from facefit.encoder.mirroring import MIRRORED68, mirror_points, mirror_truth
 from facefit.encoder.surface_points import SurfaceModel, surface_model, true_points
 from facefit.errors import InputError
 from facefit.model.store import find_model
+from facefit.photo.face_mesh import mirror_permutation
 
 _SUBJECTS = 10_000_000  # numbers kept apart for each data set of a run
 
@@ -190,21 +192,30 @@ class _Load:
 
     def __call__(self, element: tuple, rng: np.random.Generator) -> Batch:
         number, index = element
+        known = self.sets[number].labelled
+        mirror = rng.random() < self.augmentation.mirror and not (known and self.model.mirror is None)
         if not self.views:
-            return self._sample(number, index, rng)
+            return self._sample(number, index, rng, mirror)
         order = rng.permutation(len(index))
         chosen = [index[order[k % len(order)]] for k in range(self.views)]
-        samples = [self._sample(number, one, rng) for one in chosen]
+        # All of a set or none: a mirrored face is another one.
+        samples = [self._sample(number, one, rng, mirror) for one in chosen]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *samples)
 
-    def _sample(self, number: int, index: int, rng: np.random.Generator) -> Batch:
+    def _sample(self, number: int, index: int, rng: np.random.Generator, mirror: bool) -> Batch:
         data = self.sets[number]
         labelled = data.labelled
         image, skin = read_sample(data.folder, index)
-        points = data.landmarks[index], data.dense[index]
+        marks, weight, dense = data.landmarks[index], data.landmark_weight[index], data.dense[index]
         truth = {name: values[index] for name, values in data.truth.items()}
-        surface468 = true_points(self.model, truth, len(image)) if labelled else None
-        made = augment(rng, image, skin, *points, self.size, self.augmentation, surface468)
+        side = len(image)
+        if mirror:
+            image, skin = image[:, ::-1], skin[:, ::-1]
+            marks, weight = mirror_points(marks, side, MIRRORED68), weight[MIRRORED68]
+            dense = mirror_points(dense, side, mirror_permutation())
+            truth = mirror_truth(self.model.mirror, truth) if labelled else truth
+        surface468 = true_points(self.model, truth, side) if labelled else None
+        made = augment(rng, image, skin, marks, dense, self.size, self.augmentation, surface468)
         zeros = [np.zeros(count, np.float32) for count in self.model.counts]
         lighting = np.zeros((9, 3), np.float32)
         if labelled:
@@ -213,7 +224,7 @@ class _Load:
         return Batch(
             image=made.image,
             landmarks=made.landmarks,
-            landmark_weight=data.landmark_weight[index][made.order],
+            landmark_weight=weight,
             dense=made.dense,
             surface468=made.surface468,
             skin=made.skin,

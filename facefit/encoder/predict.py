@@ -1,4 +1,6 @@
-"""Photographs of one person to coefficients in one forward pass, identity aggregated over all of them."""
+"""Photographs of one person to coefficients in one forward pass over them and their mirror images, identity
+aggregated over all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from facefit.encoder.coefficients import Coefficients, coefficients
+from facefit.encoder.coefficients import Coefficients
 from facefit.encoder.landmarks import ibug_points
+from facefit.encoder.looks import look
 from facefit.encoder.losses import project_landmarks
 from facefit.encoder.networks import aggregate
 from facefit.encoder.surface import EncoderSurface, encoder_surface
@@ -144,9 +147,7 @@ def predict_crops(
 @jax.jit(static_argnums=(0, 5))
 def _forward(graph, state, surface, images, dense, size):
     encoder, network = nnx.merge(graph, state)
-    outputs, features = encoder(images, dense)
-    found = coefficients(outputs, surface.start)
-    confidence = jax.numpy.ones_like(found.identity) if network is None else network(features)
+    found, confidence = look(encoder, network, surface, images, dense)
     one = found.replace(
         identity=jax.numpy.broadcast_to(aggregate(found.identity, confidence), found.identity.shape),
         albedo=jax.numpy.broadcast_to(found.albedo.mean(0), found.albedo.shape),

@@ -8,6 +8,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from facefit.encoder.coefficients import EXPRESSION_SIGMA, Start
+from facefit.encoder.mirroring import mirror_matrices
 from facefit.energy import regions
 from facefit.energy.geometry import color_metric, shape_metric
 from facefit.metrics import NOW_POINTS, now_crop
@@ -29,6 +30,8 @@ class EncoderSurface:
         geometry_metric: the same with expression, identity before expression, (I + E, I + E).
         albedo_metric: mean squared albedo error of the skin, linear RGB, (A, A).
         start: what an output of zero means.
+        mirror: coefficients of identity, expression and albedo to those of the mirrored face (see
+            `mirror_matrices`); None where the model has no mirrored faces.
     """
 
     surface: FaceModel
@@ -40,6 +43,7 @@ class EncoderSurface:
     geometry_metric: Float[Array, "C C"]
     albedo_metric: Float[Array, "A A"]
     start: Start
+    mirror: dict[str, Float[Array, "C C"]] | None = None
 
 
 def frontal_vertices(model: FaceModel) -> Int[np.ndarray, " N"]:
@@ -78,6 +82,7 @@ def encoder_surface(model: FaceModel) -> EncoderSurface:
     )
     skin = (regions.photometric_weight(part) > 0.5) & (regions.region(part, "lips") < 0.5)
     skin &= regions.region(part, "brows") < 0.5
+    mirror = mirror_matrices(model)
     ambient = jnp.zeros((9, 3), jnp.float32).at[0].set(1.0)
     scale = EXPRESSION_SIGMA if model.expression_is_blendshape else 1.0
 
@@ -93,5 +98,6 @@ def encoder_surface(model: FaceModel) -> EncoderSurface:
         identity_metric=array(shape_metric(identity, mean)),
         geometry_metric=array(shape_metric(np.concatenate([identity, expression]), mean)),
         albedo_metric=array(color_metric(np.asarray(part.albedo_basis), skin)),
+        mirror=None if mirror is None else {name: array(matrix) for name, matrix in mirror.items()},
         start=Start(array(upright_translation(np.asarray(marks.mean))), ambient, array(scale)),
     )

@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from facefit.encoder.augmentation import TRAINING, Augmentation
+from facefit.encoder.mirroring import mirror_matrices
 from facefit.model import FaceModel, at_points
 from facefit.photo.face_crop import CROP_FOCAL, FACE_SHARE, NETWORK_SHARE
 from facefit.rotations import matrix_from_axis_angle
@@ -29,12 +30,14 @@ class SurfaceModel:
     Attributes:
         mean: (468, 3), millimetres. identity, expression: (I, 468, 3), (E, 468, 3).
         counts: of identity, expression and albedo coefficients of the whole model.
+        mirror: see `mirror_matrices`; None where the model has no mirrored faces.
     """
 
     mean: Float[np.ndarray, "468 3"]
     identity: Float[np.ndarray, "I 468 3"]
     expression: Float[np.ndarray, "E 468 3"]
     counts: tuple[int, int, int]
+    mirror: dict[str, Float[np.ndarray, "C C"]] | None = None
 
 
 def surface_model(model: FaceModel) -> SurfaceModel:
@@ -42,7 +45,7 @@ def surface_model(model: FaceModel) -> SurfaceModel:
     part = at_points(model, model.landmarks468)
     counts = tuple(len(basis) for basis in (model.identity_basis, model.expression_basis, model.albedo_basis))
     arrays = (np.asarray(a) for a in (part.mean, part.identity_basis, part.expression_basis))
-    return SurfaceModel(*arrays, counts)
+    return SurfaceModel(*arrays, counts, mirror_matrices(model))
 
 
 def true_points(model: SurfaceModel, truth: dict[str, np.ndarray], size: int) -> Float[np.ndarray, "468 2"]:

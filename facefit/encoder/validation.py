@@ -37,8 +37,8 @@ def aligned_neutral(
     """
     mean, basis = np.asarray(model.mean), np.asarray(model.identity_basis)
     found, wanted = (mean + np.tensordot(c, basis, axes=1) for c in (predicted, truth))
-    moved = similarity(found[frontal], wanted[frontal])(found)
-    return moved, wanted, np.linalg.norm(moved[frontal] - wanted[frontal], axis=1)
+    moved, distances = _distances(found, wanted, frontal)
+    return moved, wanted, distances
 
 
 def neutral_errors(
@@ -53,12 +53,14 @@ def neutral_errors(
         frontal: vertices that count (see `EncoderSurface`).
     """
     mean, basis = np.asarray(model.mean)[frontal], np.asarray(model.identity_basis)[:, frontal]
-    errors = []
-    for predicted, known in zip(identity, truth):
-        found, wanted = (mean + np.tensordot(c, basis, axes=1) for c in (predicted, known))
-        moved = similarity(found, wanted)(found)
-        errors.append(float(np.linalg.norm(moved - wanted, axis=1).mean()))
-    return np.asarray(errors)
+    found, wanted = (mean + np.tensordot(rows, basis, axes=1) for rows in (identity, truth))
+    return np.array([_distances(*pair)[1].mean() for pair in zip(found, wanted)])
+
+
+def _distances(found, wanted, frontal=slice(None)):
+    """`found` moved by the similarity that fits its frontal vertices, and their distances then."""
+    moved = similarity(found[frontal], wanted[frontal])(found)
+    return moved, np.linalg.norm(moved[frontal] - wanted[frontal], axis=1)
 
 
 @jax.jit(static_argnums=3)

@@ -24,7 +24,7 @@ from facefit.errors import InputError
 from facefit.model.npz import read_arrays, write_arrays
 
 FORMAT = "facefit-encoder"
-VERSION = 3
+VERSION = 4
 EMBEDDED = "open_encoder.npz"
 _MOST_ARRAYS = 1000  # ResNet-50 has 320
 
