@@ -166,7 +166,7 @@ def test_a_photograph_and_its_mirror_image_are_predicted_as_mirror_images(model)
         one, other = np.asarray(getattr(plain, name)), np.asarray(getattr(back, name))
         away = np.abs(one - np.asarray(getattr(alone, name))).max()
         # The mirrored components are not quite the model's own: twice mirrored is once by less than this.
-        assert np.abs(one - other).max() < 0.1 * away + 1e-4, name
+        assert np.abs(one - other).max() < 0.2 * away + 1e-4, name
 
 
 def test_a_model_without_mirrored_faces_is_looked_at_once():

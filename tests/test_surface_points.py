@@ -178,7 +178,7 @@ def test_faces_known_exactly_have_no_error_and_the_mean_face_has_its_distance(ti
 
 def test_steps_without_photographs_learn_shape_from_points_and_leave_the_statistics(tiny):
     model, surface, encoder = tiny
-    adam, faces = optimizer(3e-3), random_faces(model, 0)
+    adam, faces = optimizer(1e-3), random_faces(model, 0)
     step = make_step(split(encoder)[0], adam, SIZE, rendering=False)
     state = jax.tree.map(jnp.copy, start_state(encoder, adam))
     before = jax.tree.map(np.asarray, state.statistics)
