@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 from tiny_model import tiny_model
 
+from experiments.export_encoder import average
 from facefit.encoder.checkpoints import check_config
 from facefit.encoder.networks import Encoder, make_confidence_network, make_encoder
 from facefit.encoder.weights import (
@@ -32,6 +33,17 @@ def trained():
         numbers = {name: random.uniform(0.5, 1.5, values.shape) for name, values in arrays.items()}
         set_arrays(network, numbers, "random")
     return TrainedEncoder(encoder, confidence, 32, "tiny", "random numbers")
+
+
+def test_half_way_between_two_networks_every_number_is_their_mean():
+    start, end = (make_encoder(tiny_model(), seed, "small+landmarks", 32) for seed in (1, 2))
+    numbers = [named_arrays(network) for network in (start, end)]
+    average(end, start, "start.npz")
+    for name, values in named_arrays(end).items():
+        np.testing.assert_allclose(values, 0.5 * (numbers[0][name] + numbers[1][name]), atol=1e-6)
+    assert any(np.abs(a - b).max() > 0.1 for a, b in zip(numbers[0].values(), numbers[1].values()))
+    with pytest.raises(InputError, match="start.npz: not the network of this run"):
+        average(end, make_encoder(tiny_model(), 0, "small", 32), "start.npz")
 
 
 def test_a_saved_encoder_comes_back_to_half_precision(tmp_path, trained):
