@@ -34,7 +34,8 @@ def run(smoke: bool = False) -> dict:
         landmark_step_s: a step of the terms that need no drawing; step_s: of all terms but the identity
             feature; feature_step_s: of all terms, where the package with the feature's weights is installed;
             each the median, and NAME_cpu_s the processor's seconds, which other programs disturb less.
-        photographs_per_s: in training on all terms but the feature; predicted_per_s: forward only.
+        photographs_per_s: in training on all terms but the feature; predicted_per_s: forward only, one look
+            (`facefit.encoder.looks` takes two).
         waiting_percent: of the time of steps on all those terms, that they wait for batches that are read and
             augmented meanwhile; less where the step has the feature as well.
     """

@@ -14,8 +14,8 @@ from facefit.encoder.looks import look
 from facefit.encoder.mirroring import (
     MIRRORED68,
     mirror_coefficients,
+    mirror_landmarks,
     mirror_matrices,
-    mirror_points,
     mirror_truth,
 )
 from facefit.encoder.networks import make_encoder
@@ -103,7 +103,7 @@ def test_mirrored_truth_puts_the_surface_where_the_mirrored_picture_has_it(model
 
     plain = true_points(of(opposite(model)[chosen]), truth, SIZE)
     made = true_points(of(chosen), mirror_truth(matrices, truth), SIZE)
-    wanted = mirror_points(plain, SIZE, np.arange(len(chosen)))
+    wanted = mirror_landmarks(plain, SIZE, np.arange(len(chosen)))
     assert np.sqrt(np.mean((made - wanted) ** 2)) < 0.1  # pixels
     assert np.abs(plain - made).max() > 5
 
@@ -114,7 +114,7 @@ def test_mirroring_twice_changes_nothing(matrices, truth):
         np.testing.assert_array_equal(again[name], truth[name])
     points = np.random.default_rng(1).uniform(0, SIZE, (68, 2))
     np.testing.assert_allclose(
-        mirror_points(mirror_points(points, SIZE, MIRRORED68), SIZE, MIRRORED68), points
+        mirror_landmarks(mirror_landmarks(points, SIZE, MIRRORED68), SIZE, MIRRORED68), points
     )
     pairs = {0: 16, 17: 26, 31: 35, 36: 45, 41: 46, 48: 54, 60: 64, 67: 65, 30: 30, 8: 8, 57: 57, 62: 62}
     assert all(MIRRORED68[a] == b for a, b in pairs.items())
@@ -157,7 +157,7 @@ def test_a_photograph_and_its_mirror_image_are_predicted_as_mirror_images(model)
     image = np.random.default_rng(0).uniform(size=(1, size, size, 3)).astype(np.float32)
     marks = np.asarray(at_points(model, model.landmarks468).mean) * [1, -1, -1]
     dense = (marks * 0.6 + [size / 2, size / 2, 0]).astype(np.float32)[None]
-    turned = mirror_points(dense[0], size, mirror_permutation())[None].astype(np.float32)
+    turned = mirror_landmarks(dense[0], size, mirror_permutation())[None].astype(np.float32)
     plain, _ = look(trained.encoder, None, surface, image, dense)
     mirrored, _ = look(trained.encoder, None, surface, image[:, :, ::-1], turned)
     back = mirror_coefficients(surface.mirror, mirrored)

@@ -10,7 +10,7 @@ from facefit.encoder.coefficients import Coefficients, coefficients
 from facefit.encoder.mirroring import mirror_coefficients
 from facefit.encoder.networks import ConfidenceNetwork, Encoder
 from facefit.encoder.surface import EncoderSurface
-from facefit.photo.face_mesh import mirror_permutation
+from facefit.photo.face_mesh import mirror_mesh
 
 
 def look(
@@ -29,17 +29,15 @@ def look(
         network: C-Net, which is asked about the photographs as they are; None trusts all alike.
         image: sRGB in [0, 1]. dense: Face Mesh points, crop pixels.
     """
-    count, size = len(image), image.shape[1]
-    if surface.mirror is not None:
-        turned = dense[:, mirror_permutation()] * jnp.asarray([-1.0, 1.0, 1.0])
-        turned = turned + jnp.asarray([float(size), 0.0, 0.0])
+    count, mirror = len(image), surface.mirror
+    if mirror is not None:
+        dense = jnp.concatenate([dense, mirror_mesh(dense, image.shape[2])])
         image = jnp.concatenate([image, image[:, :, ::-1]])
-        dense = jnp.concatenate([dense, turned])
     outputs, features = encoder(image, dense)
-    found = coefficients(outputs, surface.start)
-    plain = jax.tree.map(lambda leaf: leaf[:count], (found, features))
-    confidence = jnp.ones_like(plain[0].identity) if network is None else network(plain[1])
-    if surface.mirror is None:
-        return found, confidence
-    back = mirror_coefficients(surface.mirror, jax.tree.map(lambda leaf: leaf[count:], found))
-    return jax.tree.map(lambda a, b: 0.5 * (a + b), plain[0], back), confidence
+    both = coefficients(outputs, surface.start)
+    found, features = jax.tree.map(lambda leaf: leaf[:count], (both, features))
+    confidence = jnp.ones_like(found.identity) if network is None else network(features)
+    if mirror is not None:
+        back = mirror_coefficients(mirror, jax.tree.map(lambda leaf: leaf[count:], both))
+        found = jax.tree.map(lambda a, b: 0.5 * (a + b), found, back)
+    return found, confidence

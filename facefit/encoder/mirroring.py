@@ -48,7 +48,7 @@ def mirror_matrices(model: FaceModel) -> dict[str, Float[np.ndarray, "C C"]] | N
     return found
 
 
-def mirror_points(
+def mirror_landmarks(
     points: Float[np.ndarray, "L D"], side: int, permutation: Int[np.ndarray, " L"]
 ) -> Float[np.ndarray, "L D"]:
     """Points in a picture `side` pixels wide, in that picture mirrored."""

@@ -12,11 +12,11 @@ import numpy as np
 from facefit.encoder.augmentation import GRADED, NONE, TRAINING, Augmentation, augment
 from facefit.encoder.batch import Batch
 from facefit.encoder.dataset import SPLITS, Dataset, read_dataset, read_sample
-from facefit.encoder.mirroring import MIRRORED68, mirror_points, mirror_truth
+from facefit.encoder.mirroring import MIRRORED68, mirror_landmarks, mirror_truth
 from facefit.encoder.surface_points import SurfaceModel, surface_model, true_points
 from facefit.errors import InputError
 from facefit.model.store import find_model
-from facefit.photo.face_mesh import mirror_permutation
+from facefit.photo.face_mesh import mirror_mesh
 
 _SUBJECTS = 10_000_000  # numbers kept apart for each data set of a run
 
@@ -211,8 +211,8 @@ class _Load:
         side = len(image)
         if mirror:
             image, skin = image[:, ::-1], skin[:, ::-1]
-            marks, weight = mirror_points(marks, side, MIRRORED68), weight[MIRRORED68]
-            dense = mirror_points(dense, side, mirror_permutation())
+            marks, weight = mirror_landmarks(marks, side, MIRRORED68), weight[MIRRORED68]
+            dense = mirror_mesh(dense, side)
             truth = mirror_truth(self.model.mirror, truth) if labelled else truth
         surface468 = true_points(self.model, truth, side) if labelled else None
         made = augment(rng, image, skin, marks, dense, self.size, self.augmentation, surface468)

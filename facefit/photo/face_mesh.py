@@ -85,7 +85,7 @@ def landmarks_of(
     for n, (square, matrix) in enumerate(zip(squares, matrices)):
         mesh = points[n]
         if square.mirrored:
-            mesh = mesh[mirror_permutation()] * np.float32([-1, 1, 1]) + np.float32([SIZE, 0, 0])
+            mesh = mirror_mesh(mesh, SIZE)
         out[n, :, :2] = mesh[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
         out[n, :, 2] = mesh[:, 2] * square.side / SIZE
     return out, scores
@@ -147,3 +147,8 @@ def mirror_permutation() -> np.ndarray:
     permutation[i].
     """
     return network.load("face_mesh")[1]["mirror_permutation"].astype(np.int32)
+
+
+def mirror_mesh(points: Float[Array, "*batch 468 3"], side: int) -> Float[Array, "*batch 468 3"]:
+    """Points in a picture `side` pixels wide, in that picture mirrored. NumPy's arrays or JAX's."""
+    return points[..., mirror_permutation(), :] * np.float32([-1, 1, 1]) + np.float32([side, 0, 0])
