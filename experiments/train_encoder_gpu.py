@@ -69,6 +69,7 @@ class Arguments:
         minutes: of training.
         batch: photographs a step.
         rate: the largest learning rate.
+        muon: matrices move by Muon's rule instead of Adam's.
         capacity: photographs in the device's memory at most.
         held_out: of persons that are not trained on, at most.
         size: of the crops, pixels.
@@ -80,6 +81,7 @@ class Arguments:
     minutes: float = 7.0
     batch: int = 256
     rate: float = 2e-3
+    muon: bool = False
     capacity: int = 100_000
     held_out: int = 2000
     size: int = 128
@@ -168,7 +170,9 @@ def train(arguments: Arguments) -> dict[str, float]:
     half = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
     encoder = make_encoder(model, arguments.seed, "small+landmarks", arguments.size, half)
     graph, size = split(encoder)[0], arguments.size
-    adam = optax.inject_hyperparams(optimizer, static_args="clip")(schedule=0.0, clip=5.0)
+    adam = optax.inject_hyperparams(optimizer, static_args=("clip", "muon"))(
+        schedule=0.0, clip=5.0, muon=arguments.muon
+    )
     learn = make_step(graph, adam, size, rendering=False, averaged=_AVERAGED)
     predict = make_predict(graph)
     draw_batch = jax.jit(augmented_batch, static_argnames=("batch", "size"))
@@ -208,7 +212,9 @@ def train(arguments: Arguments) -> dict[str, float]:
         rate = arguments.rate * min(1.0, share / _WARM_UP) * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-6
         for _ in range(20):
             one = jax.random.fold_in(key, number)
-            batch = draw_batch(seen.stored, np.int32(seen.count), one, arguments.batch, size)
+            batch = draw_batch(
+                seen.stored, np.int32(seen.count), one, arguments.batch, size, mirror=surface.mirror
+            )
             paced = state.optimizer._replace(hyperparams={"schedule": jnp.float32(rate)})
             state, report = learn(state.replace(optimizer=paced), surface, _WEIGHTS, batch, faces)
             number += 1

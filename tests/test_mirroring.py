@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from tiny_model import tiny_model
 
 from facefit.encoder import dataset
 from facefit.encoder.augmentation import NONE
-from facefit.encoder.coefficients import Coefficients, coefficients
+from facefit.encoder.coefficients import coefficients
+from facefit.encoder.device_augmentation import Stored, augmented_batch
+from facefit.encoder.landmarks import ibug_points
 from facefit.encoder.looks import look
 from facefit.encoder.mirroring import (
     MIRRORED68,
@@ -21,10 +24,11 @@ from facefit.encoder.mirroring import (
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.pipeline import evaluation_batches
 from facefit.encoder.surface import encoder_surface
-from facefit.encoder.surface_points import SurfaceModel, true_points
+from facefit.encoder.surface_points import SurfaceModel, surface_model, true_points
 from facefit.encoder.synthetic_data import SynthesisSettings, synthesize
 from facefit.encoder.weights import embedded_encoder
 from facefit.model import albedo, at_points, find_model, vertices
+from facefit.photo.face_crop import face_square
 from facefit.photo.face_mesh import mirror_permutation
 from facefit.render.lighting import irradiance
 
@@ -141,13 +145,30 @@ def test_batches_mirror_labelled_photographs(tmp_path):
     assert apart[1] < 1.3 * apart[0] + 0.2
 
 
-def test_mirrored_coefficients_are_the_mirrored_truth(model, matrices, truth):
-    names = [field.name for field in dataclasses.fields(Coefficients)]
-    found = Coefficients(**{name: jnp.asarray(truth[name])[None] for name in names})
-    made = mirror_coefficients(matrices, found)
-    for name, values in mirror_truth(matrices, truth).items():
-        if name in names:
-            np.testing.assert_allclose(getattr(made, name)[0], values, rtol=1e-4, atol=1e-4)
+def test_batches_on_the_device_are_mirrored_as_the_others(tmp_path, model, matrices):
+    folder = tmp_path / "data"
+    synthesize(folder, SynthesisSettings(6, 3, "open", SIZE, per_person=1))
+    data = dataset.read_dataset(folder)
+    row = int(np.flatnonzero(data.split == dataset.TRAIN)[0])
+    image, (center, side) = dataset.read_sample(folder, row)[0], face_square(ibug_points(data.dense[row]))
+    truth = {name: values[row] for name, values in data.truth.items()}
+    told = {name: truth[name] for name in ("identity", "expression", "albedo", "lighting")}
+    told |= {"landmarks": data.landmarks[row], "dense": data.dense[row], "image": image}
+    told["surface468"] = true_points(surface_model(model), truth, len(image))
+    stored = Stored(square=np.float32([*center, side]), **told)
+    stored = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], stored)
+    amount = dataclasses.replace(NONE, mirror=1.0)
+    mirror = jax.tree.map(jnp.asarray, matrices)
+    made = augmented_batch(stored, jnp.int32(1), jax.random.key(0), 2, 64, amount, mirror)
+    wanted = next(iter(evaluation_batches(folder, "train", 1, 64, augmentation=amount)))
+    assert np.abs(made.image - wanted.image).mean() < 0.02
+    for name in ("identity", "expression", "albedo", "lighting"):
+        np.testing.assert_allclose(getattr(made, name)[:1], getattr(wanted, name), atol=1e-4, err_msg=name)
+    # The one mirrors the crop, the other lays it about the mirrored points.
+    for name in ("landmarks", "dense"):
+        np.testing.assert_allclose(getattr(made, name)[:1], getattr(wanted, name), atol=0.4, err_msg=name)
+    # The one mirrors the points, the other has them from the mirrored truth.
+    assert np.linalg.norm(made.surface468[:1] - wanted.surface468, axis=-1).mean() < 0.4
 
 
 def test_a_photograph_and_its_mirror_image_are_predicted_as_mirror_images(model):

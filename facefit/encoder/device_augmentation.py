@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from facefit.color import linear_to_srgb, srgb_to_linear
 from facefit.encoder.augmentation import TRAINING, Augmentation
 from facefit.encoder.batch import Batch
+from facefit.encoder.mirroring import MIRRORED68, mirror_landmarks, mirror_truth
+from facefit.photo.face_mesh import mirror_mesh, mirror_permutation
 
 _REACH = 8  # pixels of a blur's kernel to each side
 # The luminance table of the JPEG standard (ITU T.81, annex K), for quality 50.
@@ -50,8 +52,12 @@ def augmented_batch(
     batch: int,
     size: int,
     amount: Augmentation = TRAINING,
+    mirror: dict[str, Float[Array, "C C"]] | None = None,
 ) -> Batch:
     """Random samples among the first `count`, augmented.
+
+    Args:
+        mirror: of `facefit.encoder.surface.EncoderSurface`; None mirrors no picture.
 
     As `augmentation.augment` has it for labelled samples, but that blur has no direction, few pixels are a
     blur too, JPEG keeps all its chroma, and covers are plain ellipses.
@@ -70,6 +76,9 @@ def augmented_batch(
         image = _blurred(image, one[2], amount)
         return _noisy(image, one[3], amount), gain
 
+    if mirror is not None:
+        chosen = jax.random.uniform(jax.random.fold_in(key, 2), (batch,)) < amount.mirror
+        made = _where(chosen, _mirrored(made, mirror, size), made)
     image, gain = jax.vmap(spoil)(made.image, jax.random.split(jax.random.fold_in(key, 1), batch))
     return made.replace(image=image, lighting=made.lighting * gain[:, None])
 
@@ -124,6 +133,22 @@ def _cut(stored: Stored, rows, size: int, shift, zoom, angle) -> Batch:
         lighting=stored.lighting[rows],
         subject=jnp.zeros(count, jnp.int32),
     )
+
+
+def _mirrored(batch: Batch, mirror: dict[str, Float[Array, "C C"]], size: int) -> Batch:
+    """All of a batch's pictures mirrored, and what is then true."""
+    truth = {name: getattr(batch, name) for name in (*mirror, "lighting")}
+    return batch.replace(
+        image=batch.image[:, :, ::-1],
+        landmarks=mirror_landmarks(batch.landmarks, size, MIRRORED68),
+        dense=mirror_mesh(batch.dense, size),
+        surface468=mirror_landmarks(batch.surface468, size, mirror_permutation()),
+        **mirror_truth(mirror, truth),
+    )
+
+
+def _where(chosen: Bool[Array, " B"], yes: Batch, no: Batch) -> Batch:
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), yes, no)
 
 
 def _colored(image, key, amount: Augmentation):

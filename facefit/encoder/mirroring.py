@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.spatial import cKDTree
@@ -49,28 +48,24 @@ def mirror_matrices(model: FaceModel) -> dict[str, Float[np.ndarray, "C C"]] | N
 
 
 def mirror_landmarks(
-    points: Float[np.ndarray, "L D"], side: int, permutation: Int[np.ndarray, " L"]
-) -> Float[np.ndarray, "L D"]:
-    """Points in a picture `side` pixels wide, in that picture mirrored."""
-    mirrored = points[permutation].copy()
-    mirrored[:, 0] = side - mirrored[:, 0]
-    return mirrored
+    points: Float[Array, "*batch L D"], side: int, permutation: Int[np.ndarray, " L"]
+) -> Float[Array, "*batch L D"]:
+    """Points in a picture `side` pixels wide, in that picture mirrored. NumPy's arrays or JAX's."""
+    first = np.eye(points.shape[-1], dtype=np.float32)[0]
+    return points[..., permutation, :] * (1 - 2 * first) + side * first
 
 
-def mirror_truth(
-    matrices: dict[str, Float[np.ndarray, "C C"]], truth: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """What is true of the mirrored picture (see `facefit.encoder.dataset.TRUTH`)."""
+def mirror_truth(matrices: dict[str, Float[Array, "C C"]], truth: dict[str, Array]) -> dict[str, Array]:
+    """What is true of the mirrored picture (see `facefit.encoder.dataset.TRUTH`), with or without leading
+    axes. NumPy's arrays or JAX's.
+    """
     return (
         truth
-        | {name: matrix @ truth[name] for name, matrix in matrices.items()}
-        | {name: truth[name] * signs for name, signs in _SIGNS.items()}
+        | {name: truth[name] @ matrix.T for name, matrix in matrices.items()}
+        | {name: truth[name] * signs for name, signs in _SIGNS.items() if name in truth}
     )
 
 
 def mirror_coefficients(matrices: dict[str, Float[Array, "C C"]], found: Coefficients) -> Coefficients:
     """What photographs' coefficients (N, ...) become where each is mirrored about the middle of its crop."""
-    return found.replace(
-        **{name: getattr(found, name) @ matrix.T for name, matrix in matrices.items()},
-        **{name: getattr(found, name) * jnp.asarray(signs) for name, signs in _SIGNS.items()},
-    )
+    return found.replace(**mirror_truth(matrices, vars(found)))
