@@ -19,7 +19,7 @@ _LONGEST = 600.0  # seconds until a step is made: a process that hangs must not 
 def noise_data(folder: Path) -> Path:
     """A labelled data set of noise: 24 persons' photographs, two of them held out."""
     random, count, size = np.random.default_rng(0), 24, 64
-    dataset.begin(folder, {"noise": True})
+    dataset.begin(folder, {"noise": True, "model": "open"})
     for index in range(count):
         image = random.integers(0, 255, (size, size, 3), np.uint8)
         dataset.write_sample(folder, index, image, np.full((size, size), 255, np.uint8))
@@ -44,10 +44,20 @@ def noise_data(folder: Path) -> Path:
 
 
 def command(run: Path, data: Path, steps: int, *more: str) -> list[str]:
-    """The training of `steps` steps in the folder `run`."""
+    """The training of `steps` steps in the folder `run`, by Muon's rule, which uses Adam's for heads."""
     settings = {"labelled": data, "size": 32, "steps": steps, "landmark-steps": steps, "evaluate": 100}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "experiments.train_encoder", "smoke", "--run", str(run), *words, *more]
+    return [
+        sys.executable,
+        "-m",
+        "experiments.train_encoder",
+        "smoke",
+        "--muon",
+        "--run",
+        str(run),
+        *words,
+        *more,
+    ]
 
 
 def train(run: Path, data: Path, steps: int, *more: str) -> subprocess.CompletedProcess:
