@@ -41,7 +41,7 @@ def read_arrays(
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such model file. Check the path, or run `facefit models list`.")
+        raise InputError(f"{path}: no such file. Check the path.")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -53,7 +53,7 @@ def read_arrays(
             if total > max_bytes:
                 raise InputError(
                     f"{path}: the arrays would unpack to {total / 2**20:.0f} MiB, more than the limit of "
-                    f"{max_bytes / 2**20:.0f} MiB. This is no face model; check where it came from."
+                    f"{max_bytes / 2**20:.0f} MiB. This is no file of facefit; check where it came from."
                 )
             arrays = {}
             for member in members:
@@ -196,6 +196,8 @@ def load_model(path: str | Path) -> FaceModel:
         InputError: no such file, not one of ours, a newer version, or a field that is missing or wrong; the
             message names the file and the field.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such model file. Check the path, or run `facefit models list`.")
     return model_from_arrays(read_arrays(path), str(path))
 
 
