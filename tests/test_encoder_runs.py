@@ -174,7 +174,7 @@ def test_photographs_learn_from_their_fits(tmp_path):
 
 def test_training_for_a_gpu_learns_while_data_lie_there(tmp_path, monkeypatch):
     monkeypatch.setattr(train_encoder_gpu, "_FEW", 8)
-    monkeypatch.setattr(train_encoder_gpu, "_JUDGED", 2)
+    monkeypatch.setattr(train_encoder_gpu, "_JUDGED", 1)
     data, output = noise_data(tmp_path / "noise"), tmp_path / "encoder.npz"
     figures = train_encoder_gpu.train(
         train_encoder_gpu.Arguments(data, output, minutes=0.02, batch=4, muon=True, capacity=64, size=32)
