@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from training_runs import assert_same_curve, noise_data, train, train_and_kill
 
-from experiments import train_encoder_gpu
 from facefit.cli import main
 from facefit.encoder import dataset
 from facefit.encoder.coefficients import Coefficients
 from facefit.encoder.losses import project_landmarks
 from facefit.encoder.networks import make_encoder
 from facefit.encoder.surface import encoder_surface
-from facefit.encoder.weights import TrainedEncoder, load_encoder, save_encoder
+from facefit.encoder.weights import TrainedEncoder, save_encoder
 from facefit.metrics import nme_box
 from facefit.model import find_model
 from facefit.photo.face_crop import NETWORK_SHARE
@@ -170,15 +169,3 @@ def test_photographs_learn_from_their_fits(tmp_path):
     for mine, truth in zip(found.truth["rotation"], data.truth["rotation"], strict=True):
         difference = cv2.Rodrigues(mine)[0].T @ cv2.Rodrigues(truth)[0]
         assert np.degrees(np.arccos((np.trace(difference) - 1) / 2)) < 12
-
-
-def test_training_for_a_gpu_learns_while_data_lie_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_encoder_gpu, "_FEW", 8)
-    monkeypatch.setattr(train_encoder_gpu, "_JUDGED", 1)
-    data, output = noise_data(tmp_path / "noise"), tmp_path / "encoder.npz"
-    figures = train_encoder_gpu.train(
-        train_encoder_gpu.Arguments(data, output, minutes=0.02, batch=4, muon=True, capacity=64, size=32)
-    )
-    assert np.isfinite(list(figures.values())).all()
-    trained = load_encoder(output)
-    assert trained.size == 32 and "20 steps" in trained.facts

@@ -44,7 +44,7 @@ def noise_data(folder: Path) -> Path:
 
 
 def command(run: Path, data: Path, steps: int, *more: str) -> list[str]:
-    """The training of `steps` steps in the folder `run`, by Muon's rule, which uses Adam's for heads."""
+    """The training of `steps` steps in the folder `run`."""
     settings = {"labelled": data, "size": 32, "steps": steps, "landmark-steps": steps, "evaluate": 100}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [
@@ -52,7 +52,6 @@ def command(run: Path, data: Path, steps: int, *more: str) -> list[str]:
         "-m",
         "experiments.train_encoder",
         "smoke",
-        "--muon",
         "--run",
         str(run),
         *words,
