@@ -10,7 +10,7 @@ from tiny_model import tiny_model
 
 from facefit.encoder import dataset
 from facefit.encoder.augmentation import NONE
-from facefit.encoder.coefficients import coefficients
+from facefit.encoder.coefficients import Coefficients, coefficients
 from facefit.encoder.device_augmentation import Stored, augmented_batch
 from facefit.encoder.landmarks import ibug_points
 from facefit.encoder.looks import look
@@ -169,6 +169,15 @@ def test_batches_on_the_device_are_mirrored_as_the_others(tmp_path, model, matri
         np.testing.assert_allclose(getattr(made, name)[:1], getattr(wanted, name), atol=0.4, err_msg=name)
     # The one mirrors the points, the other has them from the mirrored truth.
     assert np.linalg.norm(made.surface468[:1] - wanted.surface468, axis=-1).mean() < 0.4
+
+
+def test_mirrored_coefficients_are_the_mirrored_truth(model, matrices, truth):
+    names = [field.name for field in dataclasses.fields(Coefficients)]
+    found = Coefficients(**{name: jnp.asarray(truth[name])[None] for name in names})
+    made = mirror_coefficients(matrices, found)
+    for name, values in mirror_truth(matrices, truth).items():
+        if name in names:
+            np.testing.assert_allclose(getattr(made, name)[0], values, rtol=1e-4, atol=1e-4)
 
 
 def test_a_photograph_and_its_mirror_image_are_predicted_as_mirror_images(model):

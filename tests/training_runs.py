@@ -47,16 +47,7 @@ def command(run: Path, data: Path, steps: int, *more: str) -> list[str]:
     """The training of `steps` steps in the folder `run`."""
     settings = {"labelled": data, "size": 32, "steps": steps, "landmark-steps": steps, "evaluate": 100}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [
-        sys.executable,
-        "-m",
-        "experiments.train_encoder",
-        "smoke",
-        "--run",
-        str(run),
-        *words,
-        *more,
-    ]
+    return [sys.executable, "-m", "experiments.train_encoder", "smoke", "--run", str(run), *words, *more]
 
 
 def train(run: Path, data: Path, steps: int, *more: str) -> subprocess.CompletedProcess:
