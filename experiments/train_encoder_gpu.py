@@ -106,12 +106,14 @@ class Reader:
             data = dataset.read_dataset(self._folder)
             numbers = [k for k in range(len(data.split)) if k not in self._known]
             arrays = {name: data.truth.get(name, getattr(data, name, None))[numbers] for name in wanted}
+            kept = np.float32(data.identity_kept)
         else:
             names = sorted(path.stem for path in (self._folder / "parts").glob("*.npz"))
             new = [name for name in names if int(name) not in self._known][:parts]
             rows = [dataset.read_part(self._folder, name) for name in new]
             numbers = [int(name) + k for name, part in zip(new, rows) for k in range(len(part["split"]))]
             arrays = {name: np.concatenate([part[name] for part in rows]) for name in wanted if rows}
+            kept = np.float32(1.0)  # what is in the making is synthetic
         if not numbers:
             return None
         self._known.update(numbers)
@@ -122,6 +124,7 @@ class Reader:
         truth = [dict(zip(dataset.TRUTH, row)) for row in zip(*(arrays[name] for name in dataset.TRUTH))]
         size = arrays["image"].shape[1]
         arrays["surface468"] = np.stack([true_points(self._model, one, size) for one in truth])
+        arrays["identity"] = kept * arrays["identity"]
         arrays["square"] = np.array([(*center, side) for center, side in squares], np.float32)
         return arrays
 

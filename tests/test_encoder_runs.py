@@ -159,7 +159,7 @@ def test_photographs_learn_from_their_fits(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = dataset.read_dataset(fitted)
-    assert found.labelled and list(found.split) == list(data.split)
+    assert found.labelled and list(found.split) == list(data.split) and found.identity_kept == 0.5
     labels = Coefficients(**{name: found.truth[name] for name in dataset.TRUTH if name != "focal"})
     size = NETWORK_SHARE * data.facts["size"]  # a network sees the middle of a stored crop
     points = project_landmarks(encoder_surface(find_model("open")), labels, size)

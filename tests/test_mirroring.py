@@ -17,7 +17,6 @@ from facefit.encoder.looks import look
 from facefit.encoder.mirroring import (
     MIRRORED68,
     mirror_coefficients,
-    mirror_landmarks,
     mirror_matrices,
     mirror_truth,
 )
@@ -28,8 +27,9 @@ from facefit.encoder.surface_points import SurfaceModel, surface_model, true_poi
 from facefit.encoder.synthetic_data import SynthesisSettings, synthesize
 from facefit.encoder.weights import embedded_encoder
 from facefit.model import albedo, at_points, find_model, vertices
+from facefit.photo.cropping import mirror_landmarks
 from facefit.photo.face_crop import face_square
-from facefit.photo.face_mesh import mirror_permutation
+from facefit.photo.face_mesh import mirror_mesh, mirror_permutation
 from facefit.render.lighting import irradiance
 
 SIZE = 96
@@ -187,7 +187,7 @@ def test_a_photograph_and_its_mirror_image_are_predicted_as_mirror_images(model)
     image = np.random.default_rng(0).uniform(size=(1, size, size, 3)).astype(np.float32)
     marks = np.asarray(at_points(model, model.landmarks468).mean) * [1, -1, -1]
     dense = (marks * 0.6 + [size / 2, size / 2, 0]).astype(np.float32)[None]
-    turned = mirror_landmarks(dense[0], size, mirror_permutation())[None].astype(np.float32)
+    turned = mirror_mesh(dense, size)
     plain, _ = look(trained.encoder, None, surface, image, dense)
     mirrored, _ = look(trained.encoder, None, surface, image[:, :, ::-1], turned)
     back = mirror_coefficients(surface.mirror, mirrored)

@@ -382,6 +382,19 @@ def test_evaluation_sees_a_split_once_in_order_unchanged(labelled, model):
     assert len(list(evaluation_batches(labelled, "train", 8, P, 16, model=model))) == 2
 
 
+def test_part_of_the_identity_that_fits_found_is_learned_where_they_saw_the_points(labelled, model, tmp_path):
+    folder = tmp_path / "fitted"
+    shutil.copytree(labelled, folder)
+    facts = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(facts | {"identity_kept": 0.25}))
+    whole, part = (
+        next(iter(evaluation_batches(of, "validation", 2, P, model=model))) for of in (labelled, folder)
+    )
+    assert np.array_equal(part.identity, np.float32(0.25) * whole.identity) and part.identity.any()
+    for name in ("expression", "albedo", "lighting", "surface468", "landmarks"):
+        assert np.array_equal(getattr(part, name), getattr(whole, name)), name
+
+
 def test_data_that_cannot_be_trained_on_say_why(labelled, photographs, model, tmp_path):
     with pytest.raises(InputError, match="no data to train on"):
         training_batches(None, None, 0.5, 4, P, 0, model=model)

@@ -39,7 +39,8 @@ class Dataset:
     Attributes:
         folder: where it lies.
         facts: dataset.json: version, kind ("photographs", "fitted photographs" or "synthetic"), size S, and
-            for the last two the model and its coefficient counts.
+            for the last two the model and its coefficient counts; for fitted ones how much of the identity
+            that the fits found is to be believed, identity_kept.
         landmarks: (N, 68, 2) crop pixels. landmark_weight: (N, 68).
         dense: the points that our detector finds, which an encoder may be told, crop pixels, (N, 468, 3).
         subject: (N,). split: (N,), see SPLITS; UNSEEN where the detector finds no face.
@@ -63,6 +64,11 @@ class Dataset:
     def labelled(self) -> bool:
         """Whether its coefficients are known."""
         return bool(self.truth)
+
+    @property
+    def identity_kept(self) -> float:
+        """The share of `truth["identity"]` to learn: all of what is known, part of what fits found."""
+        return float(self.facts.get("identity_kept", 1.0))
 
 
 def split_of(subject: int) -> int:

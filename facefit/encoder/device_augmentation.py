@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from facefit.color import linear_to_srgb, srgb_to_linear
 from facefit.encoder.augmentation import TRAINING, Augmentation
 from facefit.encoder.batch import Batch
-from facefit.encoder.mirroring import MIRRORED68, mirror_landmarks, mirror_truth
-from facefit.photo.face_mesh import mirror_mesh, mirror_permutation
+from facefit.encoder.mirroring import MIRRORED68, mirror_truth
+from facefit.photo.cropping import mirror_landmarks
+from facefit.photo.face_mesh import mirror_mesh
 
 _REACH = 8  # pixels of a blur's kernel to each side
 # The luminance table of the JPEG standard (ITU T.81, annex K), for quality 50.
@@ -142,7 +143,7 @@ def _mirrored(batch: Batch, mirror: dict[str, Float[Array, "C C"]], size: int) -
         image=batch.image[:, :, ::-1],
         landmarks=mirror_landmarks(batch.landmarks, size, MIRRORED68),
         dense=mirror_mesh(batch.dense, size),
-        surface468=mirror_landmarks(batch.surface468, size, mirror_permutation()),
+        surface468=mirror_mesh(batch.surface468, size),
         **mirror_truth(mirror, truth),
     )
 

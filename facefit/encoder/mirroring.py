@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from scipy.spatial import cKDTree
 
 from facefit.encoder.coefficients import Coefficients
@@ -45,14 +45,6 @@ def mirror_matrices(model: FaceModel) -> dict[str, Float[np.ndarray, "C C"]] | N
             return None
         found[name] = matrix.astype(np.float32)
     return found
-
-
-def mirror_landmarks(
-    points: Float[Array, "*batch L D"], side: int, permutation: Int[np.ndarray, " L"]
-) -> Float[Array, "*batch L D"]:
-    """Points in a picture `side` pixels wide, in that picture mirrored. NumPy's arrays or JAX's."""
-    first = np.eye(points.shape[-1], dtype=np.float32)[0]
-    return points[..., permutation, :] * (1 - 2 * first) + side * first
 
 
 def mirror_truth(matrices: dict[str, Float[Array, "C C"]], truth: dict[str, Array]) -> dict[str, Array]:

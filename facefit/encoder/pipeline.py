@@ -12,10 +12,11 @@ import numpy as np
 from facefit.encoder.augmentation import GRADED, NONE, TRAINING, Augmentation, augment
 from facefit.encoder.batch import Batch
 from facefit.encoder.dataset import SPLITS, Dataset, read_dataset, read_sample
-from facefit.encoder.mirroring import MIRRORED68, mirror_landmarks, mirror_truth
+from facefit.encoder.mirroring import MIRRORED68, mirror_truth
 from facefit.encoder.surface_points import SurfaceModel, surface_model, true_points
 from facefit.errors import InputError
 from facefit.model.store import find_model
+from facefit.photo.cropping import mirror_landmarks
 from facefit.photo.face_mesh import mirror_mesh
 
 _SUBJECTS = 10_000_000  # numbers kept apart for each data set of a run
@@ -219,7 +220,8 @@ class _Load:
         zeros = [np.zeros(count, np.float32) for count in self.model.counts]
         lighting = np.zeros((9, 3), np.float32)
         if labelled:
-            zeros = [truth[name] for name in ("identity", "expression", "albedo")]
+            kept = np.float32(data.identity_kept)  # of the coefficients; the points stay where they are seen
+            zeros = [kept * truth["identity"], truth["expression"], truth["albedo"]]
             lighting = truth["lighting"] * made.gain
         return Batch(
             image=made.image,

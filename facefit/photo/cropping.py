@@ -1,4 +1,4 @@
-"""Cut squares out of photographs, with the matrix that leads back; down-scaling never aliases."""
+"""Cut squares out of photographs, with the matrix that leads back, or mirror them; never aliases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from facefit.color import srgb_to_linear
 
@@ -23,6 +23,14 @@ def square_to_photo(center_xy, side: float, size: int, angle: float = 0.0) -> Fl
     linear = np.array([[cosine, -sine], [sine, cosine]])
     offset = np.asarray(center_xy, float) - linear @ [size / 2, size / 2]
     return np.array([[*linear[0], offset[0]], [*linear[1], offset[1]], [0.0, 0.0, 1.0]])
+
+
+def mirror_landmarks(
+    points: Float[Array, "*batch L D"], side: int, permutation: Int[np.ndarray, " L"]
+) -> Float[Array, "*batch L D"]:
+    """Points in a picture `side` pixels wide, in that picture mirrored. NumPy's arrays or JAX's."""
+    first = np.eye(points.shape[-1], dtype=np.float32)[0]
+    return points[..., permutation, :] * (1 - 2 * first) + side * first
 
 
 def warp(

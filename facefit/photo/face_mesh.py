@@ -149,6 +149,6 @@ def mirror_permutation() -> np.ndarray:
     return network.load("face_mesh")[1]["mirror_permutation"].astype(np.int32)
 
 
-def mirror_mesh(points: Float[Array, "*batch 468 3"], side: int) -> Float[Array, "*batch 468 3"]:
-    """Points in a picture `side` pixels wide, in that picture mirrored. NumPy's arrays or JAX's."""
-    return points[..., mirror_permutation(), :] * np.float32([-1, 1, 1]) + np.float32([side, 0, 0])
+def mirror_mesh(points: Float[Array, "*batch 468 D"], side: int) -> Float[Array, "*batch 468 D"]:
+    """The mesh in a picture `side` pixels wide, in that picture mirrored. NumPy's arrays or JAX's."""
+    return cropping.mirror_landmarks(points, side, mirror_permutation())
