@@ -104,7 +104,7 @@ def variants(config: Config) -> dict[str, Config]:
         found[WITH_TRUTH] = change(config, weights=config.weights.replace(**ADDED_TRUTH))
     if config.labelled and config.photographs:
         found["no_labelled_faces"] = change(config, labelled="")
-        found["no_photographs"] = change(config, photographs="")
+        found["no_photographs"] = change(config, photographs=())
     return found
 
 
@@ -161,10 +161,11 @@ def _make(arguments: Arguments, name: str, config: Config) -> None:
         trained = trained_encoder(folder, "")
     folder.mkdir(parents=True, exist_ok=True)
     measured, figures = Measured.of(trained, config.model), {}
-    for kind in ("labelled", "photographs"):
-        data = getattr(arguments.config, kind)
-        if data:
-            batches = held_out(Path(data), SPLITS, arguments.limit, measured)
+    whole = arguments.config
+    for kind, folders in (("labelled", [whole.labelled]), ("photographs", whole.photographs)):
+        parts = [held_out(Path(folder), SPLITS, arguments.limit, measured) for folder in folders if folder]
+        batches = [batch for part in parts for batch in part]
+        if batches:
             figures[kind] = measure(measured, batches, rendering=kind == "photographs")
             if kind == "labelled" and figures[kind].get("neutral_mm"):
                 draw_known(measured, batches, folder / "geometry.png")

@@ -30,8 +30,8 @@ class Config:
 
     Attributes:
         labelled: folder of synthetic faces (`facefit synth`), or "" for none.
-        photographs: folder of photographs (`facefit prepare`), which may be labelled by their fits
-            (`experiments.fit_photographs`), or "" for none.
+        photographs: folders of photographs (`facefit prepare`), which may be labelled by their fits
+            (`experiments.fit_photographs`), or of further synthetic faces; each as often as it is large.
         labelled_share: of a batch, where both are given.
         model: name or file of the face model.
         backbone: resnet50, small, or small+landmarks (see `facefit.encoder.networks.Encoder`).
@@ -58,7 +58,7 @@ class Config:
     """
 
     labelled: str = ""
-    photographs: str = ""
+    photographs: tuple[str, ...] = ()
     labelled_share: float = 0.5
     model: str = "open"
     backbone: str = "small+landmarks"
@@ -205,7 +205,7 @@ def train(config: Config, run: Run) -> None:
     data = iter(
         training_batches(
             labelled=config.labelled or None,
-            photographs=config.photographs or None,
+            photographs=config.photographs,
             labelled_share=config.labelled_share,
             batch_size=config.batch,
             size=config.size,
@@ -270,7 +270,7 @@ def epoch_steps(config: Config) -> int:
     """Steps of an epoch: they show as many photographs as there are to train on, both kinds together."""
     from facefit.encoder.dataset import TRAIN, read_dataset
 
-    folders = [folder for folder in (config.labelled, config.photographs) if folder]
+    folders = [folder for folder in (config.labelled, *config.photographs) if folder]
     count = sum(int((read_dataset(folder).split == TRAIN).sum()) for folder in folders)
     return max(round(count / config.batch), 1)
 
@@ -280,9 +280,10 @@ def _held_out(config: Config) -> dict:
     from facefit.encoder.pipeline import evaluation_batches
 
     found = {}
-    for name, folder in (("labelled", config.labelled), ("photographs", config.photographs)):
+    named = [("labelled", config.labelled), *(("photographs", folder) for folder in config.photographs)]
+    for name, folder in named:
         if folder:
-            found[name] = list(
+            found.setdefault(name, []).extend(
                 evaluation_batches(
                     folder, "validation", config.batch, config.size, config.held_out, config.model
                 )

@@ -8,7 +8,7 @@ from experiments.ablate_encoder import ADDED_TRUTH, TRUTH, Arguments, ablate, ta
 from facefit.encoder.losses import Weights
 from facefit.errors import InputError
 
-CONFIG = dataclasses.replace(Arguments.config, labelled="faces", photographs="photographs", start="e.npz")
+CONFIG = dataclasses.replace(Arguments.config, labelled="faces", photographs=("photographs",), start="e.npz")
 PAPER = ("photometric", "landmarks", "identity_feature", "coefficients", "light_color", "reflectance")
 
 
@@ -27,7 +27,7 @@ def test_every_loss_of_the_paper_is_left_out_in_turn_and_nothing_else_with_it():
     assert all(getattr(whole.weights, name) == 0 for name in TRUTH)
     assert found["with_truth"].weights == whole.weights.replace(**ADDED_TRUTH)
     assert variants(found["with_truth"])["no_truth"] == whole
-    assert (found["no_labelled_faces"].labelled, found["no_photographs"].photographs) == ("", "")
+    assert (found["no_labelled_faces"].labelled, found["no_photographs"].photographs) == ("", ())
     assert dataclasses.replace(found["other_order"], seed=whole.seed) == whole != found["other_order"]
 
 
