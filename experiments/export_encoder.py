@@ -31,16 +31,21 @@ class Arguments:
         facts: a sentence on its training, kept in the file and told in every prediction's report.
         confidence: file with a C-Net trained for it (`experiments.train_confidence`), to go into the same
             file.
-        half_way: the encoder's file that the run started from: what is written is the mean of both networks'
-            parameters, which keeps what the start knew and has most of what the run taught (Wortsman et al.
-            2022).
+        mixed_with: file of an encoder that the run, or a run before it, started from: what is written has a
+            share of its parameters, and the rest of the run's, which keeps more of what that encoder knew
+            and has most of what the run taught (Wortsman et al. 2022).
+        share: of `mixed_with`.
+        identity_kept: what is kept of the identity found, as in a fit: networks too are surer of real persons
+            than they should be.
     """
 
     run: tyro.conf.Positional[Path]
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     facts: str
     confidence: Path | None = None
-    half_way: Path | None = None
+    mixed_with: Path | None = None
+    share: float = 0.5
+    identity_kept: float = 1.0
 
 
 def trained_encoder(run: Path, facts: str) -> TrainedEncoder:
@@ -69,8 +74,8 @@ def trained_encoder(run: Path, facts: str) -> TrainedEncoder:
     return TrainedEncoder(trained, None, config["size"], model.name, told.strip())
 
 
-def average(encoder: Encoder, other: Encoder, where: str) -> None:
-    """Sets a network's parameters and statistics to the mean of its own and another's of the same layout.
+def mix(encoder: Encoder, other: Encoder, share: float, where: str) -> None:
+    """Gives a network `share` of the parameters and statistics of another of the same layout.
 
     Raises:
         InputError: the other is of another layout.
@@ -78,15 +83,31 @@ def average(encoder: Encoder, other: Encoder, where: str) -> None:
     mine, theirs = named_arrays(encoder), named_arrays(other)
     shapes = [{name: values.shape for name, values in arrays.items()} for arrays in (mine, theirs)]
     if shapes[0] != shapes[1]:
-        raise InputError(f"{where}: not the network of this run. Give the file that the run started from.")
-    set_arrays(encoder, {name: 0.5 * (mine[name] + theirs[name]) for name in mine}, where)
+        raise InputError(f"{where}: not the network of this run. Give the file of one that it started from.")
+    mixed = {name: (1.0 - share) * mine[name] + share * theirs[name] for name in mine}
+    set_arrays(encoder, mixed, where)
+
+
+def shrink_identity(encoder: Encoder, kept: float) -> None:
+    """Lets a network predict `kept` times the identity that it did."""
+    head = encoder.heads["identity"]
+    for parameter in (head.kernel, head.bias):
+        parameter[...] = kept * parameter[...]
 
 
 def export(given: Arguments) -> None:
-    """Writes the file and says what is in it."""
+    """Writes the file and says what is in it.
+
+    Raises:
+        InputError: no run there, a share out of range, or an encoder of another layout.
+    """
+    for name in ("share", "identity_kept"):
+        if not 0.0 <= getattr(given, name) <= 1.0:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(given, name)}: must be in [0, 1].")
     trained = trained_encoder(given.run, given.facts)
-    if given.half_way:
-        average(trained.encoder, load_encoder(given.half_way).encoder, str(given.half_way))
+    if given.mixed_with:
+        mix(trained.encoder, load_encoder(given.mixed_with).encoder, given.share, str(given.mixed_with))
+    shrink_identity(trained.encoder, given.identity_kept)
     if given.confidence:
         trained = trained._replace(confidence=load_encoder(given.confidence).confidence)
     save_encoder(trained, given.output)

@@ -151,13 +151,13 @@ class _Remembered:
         static = {name: bound.arguments[name] for name in self.static}
         dynamic = {name: value for name, value in bound.arguments.items() if name not in static}
         leaves, tree = jax.tree.flatten(tuple(dynamic.values()))
-        if not all(map(_here, leaves)) or " at 0x" in repr(static):
+        if not _here(leaves) or " at 0x" in repr(static):
             return self.jitted(*arguments, **named)
-        key = (tree, tuple(map(_kind, leaves)), tuple(static.values()))
+        key = (tree, tuple(map(_sort, leaves)), tuple(static.values()))
         if key not in self.loaded:
             with contextlib.suppress(OSError):
                 _programs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = self._file(tree, key[1], static)
+            file = self._file(tree, tuple(map(_kind, leaves)), static)
             program = _load_program(file, tree)
             if program is not None:
                 try:
@@ -206,13 +206,26 @@ def source_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _here(leaf) -> bool:
-    """Whether an argument is a concrete value that a program for the default device can take."""
+def _here(leaves: Sequence) -> bool:
+    """Whether arguments are concrete values that a program for the default device can take."""
     import jax
 
-    if isinstance(leaf, jax.core.Tracer):
-        return False
-    return not isinstance(leaf, jax.Array) or leaf.devices() == {jax.devices()[0]}
+    devices = {jax.devices()[0]}
+    return not any(
+        isinstance(leaf, jax.core.Tracer) or (isinstance(leaf, jax.Array) and leaf.devices() != devices)
+        for leaf in leaves
+    )
+
+
+def _sort(leaf) -> Any:
+    """Tells arguments of different kinds apart as `_kind` does, in a tenth of its time: a fit asks thousands
+    of times.
+    """
+    import jax
+
+    if isinstance(leaf, jax.Array):
+        return leaf.shape, leaf.dtype, leaf.weak_type
+    return _kind(leaf)
 
 
 def _kind(leaf) -> str:

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from tiny_model import tiny_model
 
-from experiments.export_encoder import average
+from experiments.export_encoder import mix, shrink_identity
 from facefit.encoder.checkpoints import check_config
 from facefit.encoder.networks import Encoder, make_confidence_network, make_encoder
 from facefit.encoder.weights import (
@@ -35,15 +35,27 @@ def trained():
     return TrainedEncoder(encoder, confidence, 32, "tiny", "random numbers")
 
 
-def test_half_way_between_two_networks_every_number_is_their_mean():
+def test_of_two_networks_mixed_every_number_is_between_theirs():
     start, end = (make_encoder(tiny_model(), seed, "small+landmarks", 32) for seed in (1, 2))
     numbers = [named_arrays(network) for network in (start, end)]
-    average(end, start, "start.npz")
+    mix(end, start, 0.25, "start.npz")
     for name, values in named_arrays(end).items():
-        np.testing.assert_allclose(values, 0.5 * (numbers[0][name] + numbers[1][name]), atol=1e-6)
+        np.testing.assert_allclose(values, 0.25 * numbers[0][name] + 0.75 * numbers[1][name], atol=1e-6)
     assert any(np.abs(a - b).max() > 0.1 for a, b in zip(numbers[0].values(), numbers[1].values()))
     with pytest.raises(InputError, match="start.npz: not the network of this run"):
-        average(end, make_encoder(tiny_model(), 0, "small", 32), "start.npz")
+        mix(end, make_encoder(tiny_model(), 0, "small", 32), 0.25, "start.npz")
+
+
+def test_part_of_the_identity_is_kept_and_all_of_the_rest(trained):
+    encoder = nnx.clone(trained.encoder)
+    shrink_identity(encoder, 0.5)
+    random = np.random.default_rng(1)
+    image, dense = random.uniform(size=(1, 32, 32, 3)), random.uniform(0, 32, (1, 468, 3))
+    image, dense = image.astype(np.float32), dense.astype(np.float32)
+    whole, part = (network(image, dense)[0] for network in (trained.encoder, encoder))
+    assert np.abs(whole["identity"]).min() > 0
+    for name, values in whole.items():
+        np.testing.assert_allclose(part[name], (0.5 if name == "identity" else 1) * values, rtol=1e-5)
 
 
 def test_a_saved_encoder_comes_back_to_half_precision(tmp_path, trained):

@@ -9,6 +9,7 @@ from tiny_model import tiny_model
 
 from facefit.errors import InputError
 from facefit.model import find_model, list_models, load_model, model_info, save_model
+from facefit.model.derived import kept
 from facefit.model.npz import MAX_BYTES, encode_basis, read_arrays, write_arrays
 from facefit.model.store import convert
 
@@ -208,3 +209,11 @@ def test_the_embedded_model_is_small_and_complete():
     assert len(model.expression_names) >= 52 and "jawOpen" in model.expression_names
     span = np.ptp(np.asarray(model.mean), axis=0)
     assert (span > [120, 180, 140]).all() and (span < [600, 450, 450]).all()  # a head in millimetres
+
+
+def test_what_is_derived_from_a_model_is_kept_for_the_same_one_alone():
+    asked = []
+    count = kept(lambda model: asked.append(model) or len(asked))
+    first, second = tiny_model(), tiny_model()
+    assert [count(first), count(first), count(second), count(second), count(first)] == [1, 1, 2, 2, 3]
+    assert [id(model) for model in asked] == [id(first), id(second), id(first)]

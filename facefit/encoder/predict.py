@@ -5,7 +5,6 @@ aggregated over all of them.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -22,6 +21,7 @@ from facefit.encoder.surface import EncoderSurface, encoder_surface
 from facefit.encoder.weights import TrainedEncoder
 from facefit.errors import InputError
 from facefit.model import FaceModel
+from facefit.model.derived import kept
 from facefit.photo import Photograph
 from facefit.photo.cropping import warp
 from facefit.photo.face_crop import CROP_FOCAL, network_crop
@@ -87,7 +87,7 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
     crops = [warp(photograph.pixels, matrix, size) for photograph, matrix in zip(photographs, matrices)]
     images = np.stack(crops).astype(np.float32) / 255.0
     in_crop = np.stack([(p.landmarks468 - [*m[:2, 2], 0.0]) / m[0, 0] for p, m in zip(photographs, matrices)])
-    surface = _surface_of(_Same(model))
+    surface = _surface_of(model)
     predicted = predict_crops(trained, surface, images, in_crop.astype(np.float32))
     found, confidence, projected = jax.tree.map(np.asarray, predicted)
     views = []
@@ -108,23 +108,8 @@ def predict(photographs: Sequence[Photograph], model: FaceModel, trained: Traine
     return Prediction(found.identity[0], found.albedo[0], confidence, tuple(views))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Same:
-    """A model that equals itself alone: its arrays cannot be compared to find it again."""
-
-    model: FaceModel
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.model is self.model
-
-    def __hash__(self) -> int:
-        return id(self.model)
-
-
-@functools.lru_cache(maxsize=1)
-def _surface_of(same: _Same) -> EncoderSurface:
-    """The model's surface, which takes longer to gather than a prediction: kept for the next person."""
-    return encoder_surface(same.model)
+# Takes longer to gather than a prediction.
+_surface_of = kept(encoder_surface)
 
 
 def predict_crops(

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from facefit.energy.regions import photometric_weight, region, visible
 from facefit.model import FaceModel, SurfacePoints, at_points, crop
+from facefit.model.derived import kept
 from facefit.model.landmark_errors import LandmarkErrors, landmark_errors
 
 # Face Mesh points on the border of the network's face: the outline of the cheeks and the chin in most poses.
@@ -100,6 +101,7 @@ def _both(model: FaceModel) -> SurfacePoints:
     )
 
 
+@kept
 def fitting_surface(model: FaceModel) -> FittingSurface:
     """Selects what fitting needs of a model. On the host: a dozen operations used once would each be
     compiled."""
