@@ -23,6 +23,7 @@ from facefit import cache
 
 Pytree = Any
 Energies = dict[str, Float[Array, ""]]  # sums of squared residuals by term
+DAMPING = 1e-3  # factor of the diagonal for a first step (Marquardt 1963)
 
 
 @struct.dataclass
@@ -46,7 +47,7 @@ class Solution:
     finite: Bool[Array, ""]
 
 
-def begin(shared: Pytree, views: Sequence[Pytree], damping: float = 1e-3) -> Solution:
+def begin(shared: Pytree, views: Sequence[Pytree], damping: float = DAMPING) -> Solution:
     """The solution before the first step."""
     return Solution(
         shared,

@@ -19,6 +19,7 @@ from facefit.fit.pixel_terms import choose_pixels, linearize_pixel_terms, pixel_
 from facefit.fit.placement import draw, place
 from facefit.fit.settings import Settings
 from facefit.fit.solver import (
+    DAMPING,
     Energies,
     Equations,
     Solution,
@@ -157,10 +158,11 @@ def run_stage(
     steps: int,
     together: bool = False,
     held: bool = False,
+    damping: float = DAMPING,
 ) -> Solution:
     """Runs one stage from the given parameters; see `Stage` for `photometric`, `together` and `held`."""
     stage = Stage(fitting, observations, settings, photometric, together, held)
-    solution = begin(shared, views)
+    solution = begin(shared, views, damping)
     for _ in range(steps):
         solution = levenberg_marquardt_step(
             solution, stage.prepare, stage.linearize, stage.energies, stage.prior, stage.prior_energy

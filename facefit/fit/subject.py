@@ -18,7 +18,7 @@ from facefit.fit.observation import Observation, focal_groups, observe, sharing
 from facefit.fit.placement import points_of
 from facefit.fit.result import Fit, FittedView
 from facefit.fit.settings import PRESETS, Settings
-from facefit.fit.solver import Solution
+from facefit.fit.solver import DAMPING, Solution
 from facefit.fit.stages import energies, run_stage
 from facefit.fit.start import estimated_colors, start, start_colors
 from facefit.fit.state import Shared, View, camera
@@ -28,6 +28,9 @@ from facefit.model import FaceModel
 from facefit.photo import Photograph
 from facefit.render.camera import intrinsics, project, to_camera
 from facefit.starts import LANDMARKS
+
+# Of the first step from an estimate: it has few, and from some a bold one goes too far time and again.
+_ESTIMATED_DAMPING = 0.1
 
 
 def fit_subject(
@@ -80,7 +83,9 @@ def fit_subject(
     clock.lap("prepare")
 
     tell("landmarks", 0.2)
-    solution = run(shared, views, settings, photometric=False, steps=settings.landmark_steps)
+    damping = DAMPING if estimate is None else _ESTIMATED_DAMPING
+    steps = settings.landmark_steps
+    solution = run(shared, views, settings, photometric=False, steps=steps, damping=damping)
     jax.block_until_ready(solution)
     clock.lap("landmarks")
 
