@@ -26,7 +26,7 @@ from facefit.encoder.surface import frontal_vertices
 from facefit.errors import InputError
 from facefit.model import FaceModel, find_model
 from facefit.model.registration import vertex_normals
-from facefit.model.transfer import vertex_map, warp_onto
+from facefit.model.transfer import vertex_map
 from facefit.photo.face_crop import CROP_FOCAL, NETWORK_SHARE
 
 _HALF_TURN = np.array([1.0, -1.0, -1.0])  # from a model's axes to the camera's
@@ -63,7 +63,7 @@ class Conversion:
 
     def __init__(self, source: FaceModel, target: FaceModel):
         frontal = frontal_vertices(target)
-        found = vertex_map(source, target, warp_onto(source, target))
+        found = vertex_map(source, target)
         frontal = frontal[found.face[frontal] >= 0]
         frontal = frontal[:: max(len(frontal) // _POINTS, 1)]
         corners, weights = np.asarray(source.faces)[found.face[frontal]], found.barycentric[frontal]
@@ -75,6 +75,8 @@ class Conversion:
         self._source = there(source.mean), there(source.identity_basis), there(source.expression_basis)
         self._mean = np.asarray(target.mean, np.float64)
         self._identity = np.asarray(target.identity_basis, np.float64)
+        self._ways = self._identity[:, frontal]
+        self._prior = np.diag([1.0] * len(self._identity) + [1e-6] * 6)  # a rigid motion is free
         moves = np.asarray(target.expression_basis, np.float64)[:, frontal].reshape(
             len(target.expression_basis), -1
         )
@@ -97,7 +99,7 @@ class Conversion:
             crossed = np.cross(np.eye(3)[:, None], moved - moved.mean(0))
             ways = np.concatenate(
                 [
-                    self._identity[:, self._frontal],
+                    self._ways,
                     -crossed,
                     -np.broadcast_to(np.eye(3)[:, None], crossed.shape),
                 ]
@@ -109,8 +111,7 @@ class Conversion:
             share = _INDEPENDENT / len(self._frontal)
             square = share * (square + flat @ flat.T / _TANGENT**2)
             right = share * (right + flat @ off.ravel() / _TANGENT**2)
-            prior = np.diag([1.0] * len(found) + [1e-6] * 6)
-            solved = np.linalg.solve(square + prior, -right)
+            solved = np.linalg.solve(square + self._prior, -right)
             found = solved[: len(found)]
             step = cv2.Rodrigues(solved[-6:-3])[0]
             middle = moved.mean(0)
